@@ -1,0 +1,162 @@
+"""Specifications that travel inside every checkpoint and every dataset.
+
+They are plain frozen dataclasses of JSON values. A mismatch between two of them is refused with both values in the
+message (`require_equal`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from wm.errors import CheckpointError, MismatchError
+
+SpecT = TypeVar("SpecT", bound="_Spec")
+
+
+@dataclass(frozen=True)
+class _Spec:
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; `from_json` is its inverse."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls: type[SpecT], data: dict[str, Any]) -> SpecT:
+        """Build from `to_json`'s output.
+
+        Raises:
+            CheckpointError: a field is missing or unknown.
+        """
+        names = {f.name for f in dataclasses.fields(cls)}
+        if set(data) != names:
+            raise CheckpointError(f"{cls.__name__}: expected the fields {sorted(names)}, came {sorted(data)}.")
+        return cls(**{k: _freeze(v) for k, v in data.items()})
+
+
+def _freeze(value: Any) -> Any:
+    return tuple(_freeze(v) for v in value) if isinstance(value, list) else value
+
+
+@dataclass(frozen=True)
+class ActionSpec(_Spec):
+    """One control step's action.
+
+    Attributes:
+        names: One name per number, e.g. ``("dx", "dy")``.
+        unit: Unit of the numbers, e.g. ``"100 px"``.
+        low: Lower bounds, raw units.
+        high: Upper bounds, raw units.
+        control_hz: Control steps per second.
+    """
+
+    names: tuple[str, ...]
+    unit: str
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    control_hz: float
+
+    @property
+    def width(self) -> int:
+        """Numbers in one control step's action."""
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class ProprioSpec(_Spec):
+    """What the robot reports of itself: names and units, e.g. ``("x", "y", "vx", "vy")`` in px and px/s."""
+
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+
+    @property
+    def width(self) -> int:
+        """Numbers in one proprioceptive reading."""
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class EncoderSpec(_Spec):
+    """A frozen encoder: uint8 frames ``(B, T, H, W, 3)`` to tokens ``(B, T, N, D)``.
+
+    Attributes:
+        name: e.g. ``"wm-tiny"``.
+        image_size: Side of the square picture it takes, pixels.
+        grid: Side of the token grid; N = grid * grid.
+        width: D, numbers per token.
+        fingerprint: SHA-256 of its weights (first 16 hex digits); features cached with another one are refused.
+    """
+
+    name: str
+    image_size: int
+    grid: int
+    width: int
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class EnvSpec(_Spec):
+    """What a dataset or model knows of the world it belongs to.
+
+    Attributes:
+        env: Short name, e.g. ``"pusht"``.
+        action: The robot's action.
+        proprio: The robot's own sensors, or None.
+        state_names: Names of the simulator's true state (a diagnostic; never an input of a model).
+    """
+
+    env: str
+    action: ActionSpec
+    proprio: ProprioSpec | None
+    state_names: tuple[str, ...]
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> EnvSpec:
+        """Build from `to_json`'s output."""
+        data = dict(data)
+        data["action"] = ActionSpec.from_json(data["action"])
+        data["proprio"] = None if data["proprio"] is None else ProprioSpec.from_json(data["proprio"])
+        return super().from_json(data)
+
+
+@dataclass(frozen=True)
+class ModelSpec(_Spec):
+    """Everything that has to agree before a world model may be used.
+
+    Attributes:
+        env: The world whose logs trained it.
+        encoder: The frozen encoder under it.
+        frameskip: F, control steps per latent step.
+        history: Context frames (>= 2; velocity is not visible in one).
+        tokens: N of the state head.
+        width: D of the state head.
+        hidden: Width of the predictor's hidden layers.
+        depth: Residual blocks of the predictor.
+    """
+
+    env: EnvSpec
+    encoder: EncoderSpec
+    frameskip: int
+    history: int
+    tokens: int
+    width: int
+    hidden: int
+    depth: int
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ModelSpec:
+        """Build from `to_json`'s output."""
+        data = dict(data)
+        data["env"] = EnvSpec.from_json(data["env"])
+        data["encoder"] = EncoderSpec.from_json(data["encoder"])
+        return super().from_json(data)
+
+
+def require_equal(what: str, expected: object, came: object, where: object = "") -> None:
+    """Refuse a mismatch, naming the quantity and both values.
+
+    Raises:
+        MismatchError: ``expected != came``.
+    """
+    if expected != came:
+        raise MismatchError(what, expected, came, where)
