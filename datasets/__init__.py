@@ -1,0 +1,1 @@
+"""Episodes on disk, windows of them, their statistics, and the policies that record them."""

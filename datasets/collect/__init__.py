@@ -1,0 +1,1 @@
+"""Making logs: policies that act, and the runner that records them."""

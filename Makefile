@@ -1,0 +1,72 @@
+# Every target sets up what it needs, once: the environment when requirements.lock is newer than it, the package when
+# setup.cfg or pyproject.toml is.
+#
+#   PYTHON     interpreter the environment is made with (3.11 or newer)
+#   PIP_FLAGS  further flags for pip, e.g. an index that serves CPU builds of torch
+
+PYTHON ?= python3
+PIP_FLAGS ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+LOCKED := $(VENV)/.locked
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint format typecheck quick-bars bench model clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make the environment in .venv (every target below does this by itself)
+
+demo: $(READY) ## Plan a push-T task from a goal picture; pictures and report go to demo/
+	$(VENV)/bin/wm demo --out demo
+
+test: $(READY) ## Run the tests, array shapes checked
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q
+
+lint: $(READY) ## Check style and formatting
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: $(READY) ## Rewrite the sources in the project's format
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+# A static checker does not follow the folder mapping of an editable install, so it gets a copy in which the folders lie
+# where their import names say.
+typecheck: $(READY) ## Check the type hints
+	rm -rf build/setuptools build/typecheck
+	$(PIP) install --quiet --no-deps --no-build-isolation --target build/typecheck .
+	cd build/typecheck && ../../$(PY) -m mypy --config-file ../../setup.cfg --cache-dir ../mypy wm
+
+quick-bars: $(READY) ## Check that the shipped model still reaches its goals (20 episodes)
+	OMP_NUM_THREADS=1 $(VENV)/bin/wm eval --env pusht --model pusht --planner icem --episodes 20 --seed 7 \
+		--out build/quick-eval --min-success 0.7 --no-baselines
+
+bench: $(READY) ## Measure speed; results go to bench/
+	$(VENV)/bin/wm bench --out bench
+
+model: $(READY) ## Make the shipped push-T model again from nothing: collect, pretrain, train
+	$(VENV)/bin/wm build --out runs/model
+
+clean: ## Remove what the targets made; .venv, data/ and runs/ stay
+	rm -rf build demo bench *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "wm needs Python 3.11 or newer; '$(PYTHON)' is: $$($(PYTHON) --version 2>&1 | head -n 1)." \
+			"Name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(LOCKED): requirements.lock | $(PY)
+	$(PIP) install --quiet --no-deps $(PIP_FLAGS) -r requirements.lock
+	@touch $@
+
+$(READY): $(LOCKED) setup.cfg pyproject.toml
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@

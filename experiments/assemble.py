@@ -1,0 +1,112 @@
+"""The only place where strings become parts: environments, models, planners, guardrails by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+
+import wm.envs
+from wm.errors import BadInputError, UnknownNameError
+from wm.model import WorldModel, load_model
+from wm.planners.base import Solver
+from wm.planners.cem import CEM
+from wm.planners.guardrails import KeepOutDiscs, PathGuardrail, SpeedLimit, WorkspaceBox
+from wm.planners.icem import ICEM
+from wm.planners.mpc import MPC
+from wm.specs import require_equal
+
+ASSETS = Path(wm.__file__).parent / "assets"
+MODELS = {"pusht": ASSETS / "pusht" / "model.safetensors"}
+"""Shipped models by name."""
+
+HORIZON = 5
+EXECUTE = 1
+
+
+def make_env(name: str, image_size: int | None = None) -> Any:
+    """An environment by its short name.
+
+    Raises:
+        UnknownNameError: no such environment.
+    """
+    if name not in wm.envs.ENV_IDS:
+        raise UnknownNameError("environment", name, wm.envs.ENV_IDS)
+    options = {} if image_size is None else {"image_size": image_size}
+    return gymnasium.make(wm.envs.ENV_IDS[name], disable_env_checker=True, **options).unwrapped
+
+
+def make_model(name: str, env: str) -> WorldModel:
+    """A model by shipped name or path, checked against the environment's specification.
+
+    Raises:
+        UnknownNameError: neither a shipped name nor a file.
+        MismatchError: a model of another environment or robot.
+        CheckpointError: an unreadable file.
+    """
+    path = MODELS.get(name, Path(name))
+    if name not in MODELS and not path.exists():
+        raise UnknownNameError("model (a shipped name or a path)", name, MODELS)
+    model, _ = load_model(path)
+    require_equal("model of another environment: env", env, model.spec.env.env, path)
+    require_equal("model of another robot: specification", make_env(env).env_spec, model.spec.env, path)
+    return model
+
+
+PLANNERS: dict[str, Callable[[int], Solver[Any]]] = {
+    "icem": lambda frameskip: ICEM(frameskip),
+    "cem": lambda frameskip: CEM(),
+}
+"""Name to a constructor that takes the frameskip; the first is the default."""
+
+
+def make_mpc(planner: str, frameskip: int, horizon: int = HORIZON, execute: int = EXECUTE) -> MPC:
+    """Solver and receding horizon.
+
+    Raises:
+        UnknownNameError: no such planner.
+    """
+    if planner not in PLANNERS:
+        raise UnknownNameError("planner", planner, PLANNERS)
+    return MPC(PLANNERS[planner](frameskip), horizon, execute, frameskip)
+
+
+def make_guardrails(
+    keep_out: Sequence[tuple[float, float, float]] = (),
+    workspace: tuple[float, float, float, float] | None = None,
+    max_speed: float | None = None,
+) -> list[PathGuardrail]:
+    """Guardrails from the command line's numbers, for the pusher's disc (radius 15 px).
+
+    Args:
+        keep_out: Discs x, y, radius [px].
+        workspace: x low, y low, x high, y high [px] that the whole pusher stays in.
+        max_speed: px/s.
+    """
+    rules: list[PathGuardrail] = []
+    if keep_out:
+        rules.append(KeepOutDiscs([d[:2] for d in keep_out], [d[2] for d in keep_out]))
+    if workspace is not None:
+        rules.append(WorkspaceBox(workspace[:2], workspace[2:], radius=15.0))
+    if max_speed is not None:
+        rules.append(SpeedLimit(max_speed))
+    return rules
+
+
+def require_clear_start(rules: Sequence[PathGuardrail], start: Any) -> None:
+    """Refuse a start that already breaks a guardrail.
+
+    Args:
+        rules: Guardrails.
+        start: ``(4,)`` tensor, the robot's x, y, vx, vy.
+
+    Raises:
+        BadInputError: names the rule and by how much it is broken.
+    """
+    for rule in rules:
+        margin = float(rule.margin_of(start))
+        if margin < 0:
+            place = [round(float(v), 1) for v in start[:2]]
+            raise BadInputError(f"guardrail '{rule.name}': the start {place} breaks it by {-margin:.1f} {rule.unit}.")

@@ -1,0 +1,60 @@
+"""The `wm` command: one file per subcommand, one place where errors become one line and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import typer
+
+from wm.errors import WmError
+
+COMMANDS = {
+    "demo": "demo",
+    "goal": "goal",
+    "plan": "plan",
+    "eval": "evaluate",
+    "collect": "collect",
+    "pretrain": "pretrain",
+    "train": "train",
+    "build": "build",
+    "bench": "bench",
+}
+"""Subcommand to the module in `wm.experiments` whose `main` it is, in the order of `wm --help`."""
+
+
+def build_app() -> typer.Typer:
+    """The Typer application with every subcommand."""
+    app = typer.Typer(
+        help="Learn a latent world model from logs, show it a picture of the goal, and it moves the robot there.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    for name, module in COMMANDS.items():
+        app.command(name)(import_module(f"wm.experiments.{module}").main)
+    return app
+
+
+def main() -> None:
+    """Entry point of `wm`.
+
+    Exit codes: 0 done, 1 a quality bar was missed, 2 bad input or a machine that refuses (one line on stderr),
+    130 interrupted.
+    """
+    try:
+        build_app()()
+    except WmError as error:
+        _fail(str(error))
+    except OSError as error:
+        place = f" {error.filename}" if error.filename else ""
+        _fail(f"the system refused{place}: {error.strerror or error}.")
+    except KeyboardInterrupt:
+        print("wm: interrupted.", file=sys.stderr)
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    print(f"wm: error: {' '.join(message.split())}", file=sys.stderr)
+    sys.stderr.flush()
+    sys.exit(2)

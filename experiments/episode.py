@@ -1,0 +1,194 @@
+"""One closed-loop episode: observe, encode, plan, execute, again, until the goal test or the budget ends it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wm.model import WorldModel
+from wm.planners.base import Problem
+from wm.planners.energies import Energy, GoalDistance
+from wm.planners.guardrails import PathGuardrail
+from wm.planners.mpc import MPC
+from wm.types import Latent, Plan, Trajectory
+
+
+@dataclass(frozen=True)
+class Task:
+    """Where an episode starts and what it is to reach.
+
+    Attributes:
+        start_state: Simulator state at the start.
+        goal_image: ``(H, W, 3)`` uint8, all that the planner sees of the goal.
+        goal_state: Simulator state of the goal, for the success test and for pictures only; None when unknown.
+        seed: Of the planner's noise.
+    """
+
+    start_state: np.ndarray
+    goal_image: np.ndarray
+    goal_state: np.ndarray | None
+    seed: int
+
+
+@dataclass
+class Outcome:
+    """What happened.
+
+    Attributes:
+        reached: The environment's success test, at any control step within the budget.
+        block_reached: The same for the block alone.
+        steps: Control steps executed.
+        states: ``(steps + 1, S)``; actions: ``(steps, A / F)``; frames: ``(steps + 1, H, W, 3)``.
+        plans: Every plan, and `planned_at` the control step it was made at.
+        violations: Executed control steps at which a guardrail's margin was negative, by name.
+        smallest_margin: Smallest executed margin, by name.
+    """
+
+    reached: bool = False
+    block_reached: bool = False
+    steps: int = 0
+    states: list[np.ndarray] = field(default_factory=list)
+    actions: list[np.ndarray] = field(default_factory=list)
+    frames: list[np.ndarray] = field(default_factory=list)
+    plans: list[Plan] = field(default_factory=list)
+    planned_at: list[int] = field(default_factory=list)
+    violations: dict[str, int] = field(default_factory=dict)
+    smallest_margin: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def stopped_by(self) -> str:
+        """``"reached"`` or ``"budget"``."""
+        return "reached" if self.reached else "budget"
+
+
+class Controller:
+    """Plans in the latent world model from pictures and proprioception; knows nothing of the simulator's state.
+
+    Args:
+        model: The world model.
+        mpc: Solver and receding horizon.
+        goal: Goal latent, one frame.
+        guardrails: On the robot's path.
+        kinematics: The robot's exact motion; None when it declares none (then no path guardrail can be used).
+        energies: More terms besides the goal distance.
+        deadline_ms: Per search.
+        seed: Of the noise.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        mpc: MPC,
+        goal: Latent,
+        *,
+        guardrails: list[PathGuardrail] | None = None,
+        kinematics: Any = None,
+        energies: list[Energy] | None = None,
+        earlier_weight: float = 0.1,
+        deadline_ms: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.model, self.mpc, self.kinematics = model, mpc, kinematics
+        self.guardrails, self.deadline_ms = guardrails or [], deadline_ms
+        self.energies = [GoalDistance(goal.tokens[:, 0], earlier_weight=earlier_weight), *(energies or [])]
+        self.generator = torch.Generator().manual_seed(seed)
+        action, frameskip = model.spec.env.action, model.spec.frameskip
+        self.low, self.high = torch.tensor(action.low * frameskip), torch.tensor(action.high * frameskip)
+        self.span = (model.spec.history - 1) * frameskip + 1
+        self.memory: deque[tuple[Tensor, Tensor | None]] = deque(maxlen=self.span)
+        mpc.reset()
+
+    def observe(self, observation: dict[str, np.ndarray]) -> None:
+        """Take one control step's observation: encoded once, remembered as latent."""
+        proprio = observation.get("proprio") if self.model.spec.env.proprio is not None else None
+        reading = None if proprio is None else torch.from_numpy(np.asarray(proprio, np.float32))[None, None]
+        latent = self.model.encode(torch.from_numpy(observation["image"])[None, None], reading)
+        self.memory.append((latent.tokens, reading))
+
+    def plan(self) -> tuple[Plan, np.ndarray]:
+        """Search from what was observed.
+
+        Returns:
+            The plan and the control-step actions to execute now, ``(execute * F, A / F)`` raw units.
+        """
+        context = self._context()
+        start = None if context.proprio is None else context.proprio[:, -1]
+        frameskip = self.model.spec.frameskip
+
+        def rollout(actions: Tensor) -> Trajectory:
+            imagined = self.model.imagine(context, actions)
+            if self.kinematics is None or start is None or not self.guardrails:
+                return imagined
+            path = self.kinematics.path(start, actions, frameskip)
+            return Trajectory(imagined.actions, imagined.tokens, imagined.proprio, path)
+
+        problem = Problem(rollout, self.energies, self.guardrails, self.low, self.high, self.mpc.horizon)
+        plan, now = self.mpc.plan(problem, generator=self.generator, deadline_ms=self.deadline_ms)
+        return plan, now[0].numpy()
+
+    def _context(self) -> Latent:
+        """The history, one latent step apart; before it is long enough the oldest frame stands in (a robot at rest)."""
+        frameskip, history = self.model.spec.frameskip, self.model.spec.history
+        rows = [max(0, len(self.memory) - 1 - frameskip * age) for age in range(history - 1, -1, -1)]
+        tokens = torch.cat([self.memory[row][0] for row in rows], dim=1)
+        readings = [self.memory[row][1] for row in rows]
+        proprio = None if readings[0] is None else torch.cat([r for r in readings if r is not None], dim=1)
+        return Latent(tokens, proprio)
+
+
+def run_episode(
+    env: Any,
+    task: Task,
+    controller: Controller,
+    budget: int,
+    after_step: Callable[[int], None] | None = None,
+) -> Outcome:
+    """Play one episode in closed loop.
+
+    The environment's success test ends the episode; it never reaches the planner.
+
+    Args:
+        env: Gymnasium environment with `reset(options={"state", "goal_state"})`.
+        task: Start and goal.
+        controller: Plans.
+        budget: Control steps.
+        after_step: Called with the number of executed control steps (progress).
+    """
+    observation, info = env.reset(seed=task.seed, options={"state": task.start_state, "goal_state": task.goal_state})
+    outcome = Outcome(states=[info["state"]], frames=[observation["image"]])
+    controller.observe(observation)
+    while outcome.steps < budget and not outcome.reached:
+        plan, actions = controller.plan()
+        outcome.plans.append(plan)
+        outcome.planned_at.append(outcome.steps)
+        for action in actions[: budget - outcome.steps]:
+            observation, _, _, _, info = env.step(action)
+            controller.observe(observation)
+            _record(outcome, controller.guardrails, observation, info, action)
+            if after_step is not None:
+                after_step(outcome.steps)
+            if outcome.reached:
+                break
+    return outcome
+
+
+def _record(
+    outcome: Outcome, guardrails: list[PathGuardrail], observation: dict[str, np.ndarray], info: dict[str, Any],
+    action: np.ndarray,
+) -> None:
+    outcome.steps += 1
+    outcome.states.append(info["state"])
+    outcome.actions.append(np.asarray(action, np.float64))
+    outcome.frames.append(observation["image"])
+    outcome.reached = outcome.reached or bool(info.get("is_success", False))
+    outcome.block_reached = outcome.block_reached or bool(info.get("is_block_success", False))
+    for rule in guardrails:
+        margin = float(rule.margin_of(torch.from_numpy(np.asarray(observation["proprio"], np.float32))))
+        outcome.smallest_margin[rule.name] = min(margin, outcome.smallest_margin.get(rule.name, margin))
+        outcome.violations[rule.name] = outcome.violations.get(rule.name, 0) + int(margin < 0)

@@ -1,0 +1,58 @@
+"""Losses of joint-embedding prediction: the prediction itself, and what keeps it from collapsing."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def rollout_loss(
+    predicted: Float[Tensor, "B H X"], target: Float[Tensor, "B H X"], weights: Float[Tensor, " X"]
+) -> Float[Tensor, ""]:
+    """Mean squared error of a rollout over all steps, each state number weighted."""
+    return ((predicted - target).square() * weights).mean()
+
+
+def sigreg(
+    embeddings: Float[Tensor, "M D"], generator: torch.Generator, projections: int = 256, knots: int = 17
+) -> Float[Tensor, ""]:
+    """Sketched isotropic-Gaussian regularisation (LeJEPA, Balestriero & LeCun 2025, arXiv 2511.08544).
+
+    The Epps-Pulley distance between the characteristic function of random one-dimensional projections and that of
+    N(0, 1), integrated against exp(-t²/2) over |t| <= 4 by the trapezoid rule. It is 0 for a standard normal sample
+    (up to sampling noise of order 1 / M) and largest for a constant one.
+
+    Args:
+        embeddings: A sample of embeddings.
+        generator: Draws the projections.
+        projections: Random directions per call.
+        knots: Integration points.
+    """
+    directions = torch.randn(embeddings.shape[1], projections, generator=generator, dtype=embeddings.dtype)
+    directions = directions / directions.norm(dim=0, keepdim=True)
+    t = torch.linspace(0.0, 4.0, knots, dtype=embeddings.dtype)  # even in t: half of the axis is enough
+    angles = (embeddings @ directions)[..., None] * t  # (M, projections, knots)
+    gaussian = torch.exp(-0.5 * t.square())
+    distance = (angles.cos().mean(0) - gaussian).square() + angles.sin().mean(0).square()
+    return 2.0 * torch.trapezoid(distance * gaussian, t, dim=-1).mean()
+
+
+def variance_covariance(embeddings: Float[Tensor, "M D"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """VICReg's variance and covariance terms (Bardes et al. 2022, arXiv 2105.04906, eqs. 1 and 4).
+
+    Returns:
+        Mean over dimensions of max(0, 1 - std), and the sum of squared off-diagonal covariances over D.
+    """
+    centred = embeddings - embeddings.mean(0)
+    std = (centred.square().mean(0) + 1e-4).sqrt()
+    covariance = centred.T @ centred / (len(embeddings) - 1)
+    off = covariance.square().sum() - covariance.diagonal().square().sum()
+    return torch.relu(1.0 - std).mean(), off / embeddings.shape[1]
+
+
+def effective_rank(embeddings: Float[Tensor, "M D"]) -> float:
+    """RankMe (Garrido et al. 2023, arXiv 2210.02885): exp of the entropy of the normalised singular values, 1…D."""
+    singular = torch.linalg.svdvals(embeddings - embeddings.mean(0))
+    p = singular / singular.sum().clamp_min(1e-12) + 1e-12
+    return float(torch.exp(-(p * p.log()).sum()))

@@ -1,0 +1,153 @@
+"""The world model: a frozen encoder, a state head and a predictor under one specification."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from wm.checkpoint import load_tensors, load_weights, save_tensors
+from wm.encoders.base import Encoder
+from wm.encoders.registry import build_encoder
+from wm.errors import BadInputError, CheckpointError
+from wm.joint import JointModel
+from wm.logs import Moments
+from wm.predictor import Predictor
+from wm.rollout import rollout
+from wm.specs import ModelSpec, require_equal
+from wm.state_head import StateHead
+from wm.types import Latent, Trajectory
+
+
+class WorldModel(nn.Module):
+    """Frames and proprioception in, predicted representations out; raw units at every boundary.
+
+    Args:
+        spec: What the parts have to agree with.
+        encoder: Frozen.
+        joint: State head and predictor.
+        actions: Moments of one control step's action in the training log.
+        proprio: Moments of the proprioception, or None when the robot reports none.
+        familiarity: Mean and standard deviation, over held-out frames of the log, of the distance of a frame's state to
+            the nearest training state (`bank`).
+        bank: ``(M, N * D)`` states of training frames, for `unfamiliarity`.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, encoder: Encoder, joint: JointModel, actions: Moments, proprio: Moments | None
+    ) -> None:
+        super().__init__()
+        self.spec, self.encoder, self.joint = spec, encoder, joint
+        self.register_buffer("action_moments", torch.stack([actions.mean, actions.std]))
+        width = 0 if spec.env.proprio is None else spec.env.proprio.width
+        moments = torch.zeros(2, width) if proprio is None else torch.stack([proprio.mean, proprio.std])
+        self.register_buffer("proprio_moments", moments)
+        self.requires_grad_(False)
+        self.eval()
+
+    @property
+    def action_width(self) -> int:
+        """A: numbers in one latent step's action."""
+        return self.spec.frameskip * self.spec.env.action.width
+
+    @torch.inference_mode()
+    def encode(
+        self, frames: UInt8[Tensor, "B T H W 3"], proprio: Float[Tensor, "B T P"] | None = None
+    ) -> Latent:
+        """State tokens of observed frames.
+
+        Args:
+            frames: RGB, of the encoder's picture size.
+            proprio: Raw units. A goal picture comes without.
+
+        Raises:
+            BadInputError: wrong picture size, or non-finite proprioception.
+        """
+        if proprio is not None and not bool(torch.isfinite(proprio).all()):
+            raise BadInputError(f"proprio: expected finite numbers, came {proprio.flatten().tolist()}.")
+        tokens = self.encoder.encode(frames)
+        state = self.joint.head(tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2])
+        return Latent(state, proprio)
+
+    @torch.inference_mode()
+    def imagine(self, context: Latent, actions: Float[Tensor, "B S H A"]) -> Trajectory:
+        """Roll candidate actions out from the observed context.
+
+        Args:
+            context: The last `history` observed frames, one latent step apart, oldest first, with proprioception when
+                the robot reports it.
+            actions: Raw units.
+
+        Raises:
+            BadInputError: the context's length or proprioception is not what the model was trained with.
+        """
+        vectors = self._state_vectors(context)
+        mean, std = self.action_moments
+        normalised = (actions.unflatten(-1, (self.spec.frameskip, -1)) - mean) / std
+        states = rollout(self.joint.predictor, vectors, normalised.flatten(-2))
+        latent = self.spec.tokens * self.spec.width
+        tokens = states[..., :latent].unflatten(-1, (self.spec.tokens, self.spec.width))
+        proprio = None
+        if context.proprio is not None:
+            mean, std = self.proprio_moments
+            proprio = states[..., latent:] * std + mean
+        return Trajectory(actions, tokens, proprio)
+
+    def _state_vectors(self, context: Latent) -> Float[Tensor, "B T X"]:
+        history = self.spec.history
+        if context.tokens.shape[1] != history:
+            raise BadInputError(f"context: expected {history} frames, came {context.tokens.shape[1]}.")
+        if (context.proprio is None) != (self.spec.env.proprio is None):
+            wanted = "none" if self.spec.env.proprio is None else f"{self.spec.env.proprio.names}"
+            raise BadInputError(f"proprio: the model expects {wanted}, came {'none' if context.proprio is None else 'some'}.")
+        vectors = context.tokens.flatten(2)
+        if context.proprio is None:
+            return vectors
+        mean, std = self.proprio_moments
+        return torch.cat([vectors, (context.proprio - mean) / std], dim=-1)
+
+    def save(self, path: Path, provenance: dict[str, object]) -> None:
+        """Write weights and spec; `provenance` (command, seed, data recipe, versions) travels in the header."""
+        header = {"kind": "world-model", "spec": self.spec.to_json(), "provenance": provenance}
+        save_tensors(path, dict(self.state_dict()), header)
+
+
+def build_model(spec: ModelSpec, encoder: Encoder, actions: Moments, proprio: Moments | None) -> WorldModel:
+    """Assemble an untrained model on an encoder.
+
+    Raises:
+        MismatchError: the encoder is not the spec's.
+    """
+    require_equal("encoder", spec.encoder, encoder.spec())
+    return WorldModel(spec, encoder, build_joint(spec), actions, proprio)
+
+
+def build_joint(spec: ModelSpec) -> JointModel:
+    """State head and predictor of the spec's sizes, freshly initialised."""
+    proprio = 0 if spec.env.proprio is None else spec.env.proprio.width
+    head = StateHead(spec.encoder.grid, spec.encoder.width, spec.tokens, spec.width)
+    state_width = spec.tokens * spec.width + proprio
+    action_width = spec.frameskip * spec.env.action.width
+    return JointModel(head, Predictor(state_width, action_width, spec.history, spec.hidden, spec.depth))
+
+
+def load_model(path: Path) -> tuple[WorldModel, dict[str, object]]:
+    """A model file and its provenance.
+
+    Raises:
+        CheckpointError: missing, truncated, not a world model, or weights that do not fit its own spec.
+    """
+    tensors, header = load_tensors(path)
+    if header.get("kind") != "world-model":
+        raise CheckpointError(f"{path}: expected a world model, came '{header.get('kind')}'.")
+    spec = ModelSpec.from_json(header["spec"])
+    encoder = build_encoder(spec.encoder.name, spec.encoder.width)
+    width = 0 if spec.env.proprio is None else spec.env.proprio.width
+    blank = Moments(torch.zeros(spec.env.action.width), torch.ones(spec.env.action.width))
+    proprio = None if spec.env.proprio is None else Moments(torch.zeros(width), torch.ones(width))
+    model = WorldModel(spec, encoder, build_joint(spec), blank, proprio)
+    load_weights(model, tensors, path)
+    require_equal("encoder fingerprint", spec.encoder.fingerprint, encoder.spec().fingerprint, path)
+    return model, dict(header["provenance"])
