@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numcodecs import blosc
+from numcodecs import blosc  # type: ignore[import-untyped]
 
 from wm.datasets.schema import DatasetSpec
 from wm.errors import StoreError

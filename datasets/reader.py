@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from pathlib import Path
+from typing import SupportsIndex
 
 import numpy as np
 
@@ -41,9 +43,7 @@ class EpisodeStore:
         log = self.path / LOG_NAME
         self._commits, _ = read_log(log)
         if len(self) < promised:
-            raise StoreError(
-                f"{log}: expected at least {promised} commits (the store was closed with), came {len(self)}."
-            )
+            raise StoreError(f"{log}: expected at least {promised} commits, as when it was closed, came {len(self)}.")
         self._arrays = {layout.name: StoredArray(self.path, layout) for layout in layouts(self.spec)}
         self.observation_offsets = np.array([0] + [c.observations_end for c in self._commits], np.int64)
         self.action_offsets = np.array([0] + [c.actions_end for c in self._commits], np.int64)
@@ -55,34 +55,36 @@ class EpisodeStore:
         """E, the number of committed episodes."""
         return len(self._commits)
 
-    def frames(self, e: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+    def frames(self, e: SupportsIndex, start: SupportsIndex = 0, stop: SupportsIndex | None = None) -> np.ndarray:
         """Frames ``start`` to ``stop - 1`` of episode ``e``, ``(stop - start, H, W, 3)`` uint8; at most T + 1.
 
         Raises:
             BadInputError: no such episode, or a slice outside it.
             StoreError: damaged data.
         """
-        start, stop = self._slice(e, start, stop, 1)
+        e, first, last = self._slice(e, start, stop, 1)
         base = int(self.starts[e])
-        return self._arrays["frames"].read(base + start, base + stop)
+        return self._arrays["frames"].read(base + first, base + last)
 
-    def actions(self, e: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+    def actions(self, e: SupportsIndex, start: SupportsIndex = 0, stop: SupportsIndex | None = None) -> np.ndarray:
         """Actions of episode ``e``, ``(stop - start, A)`` float32, raw units; at most T. Raises as `frames`."""
-        start, stop = self._slice(e, start, stop, 0)
+        e, first, last = self._slice(e, start, stop, 0)
         base = int(self.action_offsets[e])
-        return self._rows("actions", base + start, base + stop)
+        return self._rows("actions", base + first, base + last)
 
-    def proprio(self, e: int, start: int = 0, stop: int | None = None) -> np.ndarray | None:
+    def proprio(
+        self, e: SupportsIndex, start: SupportsIndex = 0, stop: SupportsIndex | None = None
+    ) -> np.ndarray | None:
         """Proprioception of episode ``e``, ``(stop - start, P)`` float32, raw units, or None. Raises as `frames`."""
-        start, stop = self._slice(e, start, stop, 1)
+        e, first, last = self._slice(e, start, stop, 1)
         base = int(self.observation_offsets[e])
-        return None if self.spec.env.proprio is None else self._rows("proprio", base + start, base + stop)
+        return None if self.spec.env.proprio is None else self._rows("proprio", base + first, base + last)
 
-    def state(self, e: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+    def state(self, e: SupportsIndex, start: SupportsIndex = 0, stop: SupportsIndex | None = None) -> np.ndarray:
         """True state of episode ``e``, ``(stop - start, S)`` float64, for diagnostics only. Raises as `frames`."""
-        start, stop = self._slice(e, start, stop, 1)
+        e, first, last = self._slice(e, start, stop, 1)
         base = int(self.observation_offsets[e])
-        return self._rows("state", base + start, base + stop)
+        return self._rows("state", base + first, base + last)
 
     def all_actions(self) -> np.ndarray:
         """All actions, ``(sum of T, A)`` float32; `action_offsets` tells the episodes apart."""
@@ -126,15 +128,18 @@ class EpisodeStore:
         dtype = np.float64 if name == "state" else np.float32
         return np.empty((stop - start, 0), dtype)  # an array without width is not stored
 
-    def _slice(self, e: int, start: int, stop: int | None, more: int) -> tuple[int, int]:
+    def _slice(
+        self, e: SupportsIndex, start: SupportsIndex, stop: SupportsIndex | None, more: int
+    ) -> tuple[int, int, int]:
         """Check a slice of an episode's T + ``more`` rows, and fill in its end."""
+        e, first = operator.index(e), operator.index(start)
         if not 0 <= e < len(self):
             raise BadInputError(f"{self.path}: expected an episode in 0 … {len(self) - 1}, came {e}.")
         rows = int(self.lengths[e]) + more
-        stop = rows if stop is None else stop
-        if not 0 <= start <= stop <= rows:
-            raise BadInputError(f"{self.path}: episode {e}: expected a slice of 0:{rows}, came {start}:{stop}.")
-        return int(start), int(stop)
+        last = rows if stop is None else operator.index(stop)
+        if not 0 <= first <= last <= rows:
+            raise BadInputError(f"{self.path}: episode {e}: expected a slice of 0:{rows}, came {first}:{last}.")
+        return e, first, last
 
     def _check_rows(self) -> None:
         ends = {"frames": self._commits[-1].frames_end if self._commits else 0}
@@ -168,4 +173,4 @@ def read_attributes(path: Path) -> tuple[DatasetSpec, int]:
     try:
         return DatasetSpec.from_json(content["spec"]), int(content["episodes"])
     except (WmError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StoreError(f"{file}: expected a dataset's spec, came one that cannot be read: {error}.") from error
+        raise StoreError(f"{file}: expected a dataset's spec, came one that cannot be read ({error}).") from error

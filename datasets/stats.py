@@ -33,8 +33,11 @@ class Statistics:
         """Build from `to_json`'s output.
 
         Raises:
-            BadInputError: lists of different lengths, numbers that are not finite, or a std that is not positive.
+            BadInputError: other fields, lists of different lengths, a number that is not finite, a std that is not
+                positive.
         """
+        if set(data) != {"mean", "std"}:
+            raise BadInputError(f"statistics: expected the fields mean and std, came {sorted(data)}.")
         mean, std = np.array(data["mean"], np.float64), np.array(data["std"], np.float64)
         if mean.shape != std.shape or not np.isfinite([mean, std]).all() or not (std > 0).all():
             raise BadInputError(f"statistics: expected finite means and as many positive stds, came {data}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -40,6 +41,9 @@ class EpisodeWriter:
         self.path = Path(path)
         self.spec = spec
         self._log: int | None = None
+        self._log_size = 0
+        self._last = EMPTY
+        self._arrays: dict[str, ArrayAppender] = {}
         if spec.format != FORMAT:
             raise StoreError(f"{self.path}: expected a spec of format version {FORMAT}, came {spec.format}.")
         try:
@@ -74,7 +78,7 @@ class EpisodeWriter:
             raise StoreError(f"{self.path}: expected an open writer, came one that is closed.")
         episode.check(self.spec)
         arrays = episode.arrays()
-        commit = self._last.next(len(episode), episode.seed, content_checksum(arrays))
+        commit = self._last.next(len(episode), int(episode.seed), content_checksum(arrays))
         starts = {"frames": self._last.frames_end, "actions": self._last.actions_end}
         try:
             for name, appender in self._arrays.items():
@@ -143,7 +147,7 @@ class EpisodeWriter:
             os.ftruncate(self._log, self._log_size)  # whatever a failed commit left
             written = os.pwrite(self._log, line, self._log_size)
             if written < len(line):
-                raise OSError(28, "No space left on device")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(self._log)
         except OSError:
             with contextlib.suppress(OSError):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,7 +18,11 @@ from wm.planners.base import Problem
 from wm.planners.energies import Energy, GoalDistance
 from wm.planners.guardrails import PathGuardrail
 from wm.planners.mpc import MPC
+from wm.specs import ActionSpec
 from wm.types import Latent, Plan, Trajectory
+
+EARLIER_WEIGHT = 0.1
+"""Weight of every latent step before the last in the goal distance, the last having 1."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,8 @@ class Outcome:
         steps: Control steps executed.
         states: ``(steps + 1, S)``; actions: ``(steps, A / F)``; frames: ``(steps + 1, H, W, 3)``.
         plans: Every plan, and `planned_at` the control step it was made at.
+        plan_ms: Wall time of each plan from the remembered observations to actions, search included [ms].
+        observe_ms: Wall time of taking in each observation (encoding it) [ms].
         violations: Executed control steps at which a guardrail's margin was negative, by name.
         smallest_margin: Smallest executed margin, by name.
     """
@@ -58,6 +66,8 @@ class Outcome:
     frames: list[np.ndarray] = field(default_factory=list)
     plans: list[Plan] = field(default_factory=list)
     planned_at: list[int] = field(default_factory=list)
+    plan_ms: list[float] = field(default_factory=list)
+    observe_ms: list[float] = field(default_factory=list)
     violations: dict[str, int] = field(default_factory=dict)
     smallest_margin: dict[str, float] = field(default_factory=dict)
 
@@ -67,7 +77,70 @@ class Outcome:
         return "reached" if self.reached else "budget"
 
 
-class Controller:
+@runtime_checkable
+class Actor(Protocol):
+    """What closes the loop: a controller that plans, or a baseline that does not."""
+
+    guardrails: list[PathGuardrail]
+
+    def observe(self, observation: dict[str, np.ndarray]) -> None:
+        """Take one control step's observation."""
+        ...
+
+    def plan(self) -> tuple[Plan | None, np.ndarray]:
+        """A plan (None from what does not plan), and the control-step actions to execute now, raw units."""
+        ...
+
+
+class PlanningController(ABC):
+    """Receding-horizon control; a subclass knows how to imagine what actions lead to.
+
+    Args:
+        action: One control step's action.
+        mpc: Solver and receding horizon; it is reset.
+        energies: Terms to minimise.
+        guardrails: On the robot's path.
+        deadline_ms: Per search.
+        seed: Of the noise.
+    """
+
+    def __init__(
+        self,
+        action: ActionSpec,
+        mpc: MPC,
+        energies: Sequence[Energy],
+        *,
+        guardrails: list[PathGuardrail] | None = None,
+        deadline_ms: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.mpc, self.energies = mpc, list(energies)
+        self.guardrails, self.deadline_ms = guardrails or [], deadline_ms
+        self.generator = torch.Generator().manual_seed(seed)
+        self.low, self.high = torch.tensor(action.low * mpc.frameskip), torch.tensor(action.high * mpc.frameskip)
+        mpc.reset()
+
+    @abstractmethod
+    def observe(self, observation: dict[str, np.ndarray]) -> None:
+        """Take one control step's observation."""
+
+    @abstractmethod
+    def imagination(self) -> Callable[[Tensor], Trajectory]:
+        """The rollout from what is known now: ``(1, S, H, A)`` raw actions to their trajectory."""
+
+    def plan(self) -> tuple[Plan, np.ndarray]:
+        """Search from what was observed.
+
+        Returns:
+            The plan and the control-step actions to execute now, ``(execute * F, A / F)`` raw units.
+        """
+        rollout = self.imagination()
+        problem = Problem(rollout, self.energies, self.guardrails, self.low, self.high, self.mpc.horizon)
+        plan, now = self.mpc.plan(problem, generator=self.generator, deadline_ms=self.deadline_ms)
+        return plan, now[0].numpy()
+
+
+class Controller(PlanningController):
     """Plans in the latent world model from pictures and proprioception; knows nothing of the simulator's state.
 
     Args:
@@ -77,6 +150,7 @@ class Controller:
         guardrails: On the robot's path.
         kinematics: The robot's exact motion; None when it declares none (then no path guardrail can be used).
         energies: More terms besides the goal distance.
+        earlier_weight: Of each latent step before the last in the goal distance.
         deadline_ms: Per search.
         seed: Of the noise.
     """
@@ -90,19 +164,22 @@ class Controller:
         guardrails: list[PathGuardrail] | None = None,
         kinematics: Any = None,
         energies: list[Energy] | None = None,
-        earlier_weight: float = 0.1,
+        earlier_weight: float = EARLIER_WEIGHT,
         deadline_ms: float | None = None,
         seed: int = 0,
     ) -> None:
-        self.model, self.mpc, self.kinematics = model, mpc, kinematics
-        self.guardrails, self.deadline_ms = guardrails or [], deadline_ms
-        self.energies = [GoalDistance(goal.tokens[:, 0], earlier_weight=earlier_weight), *(energies or [])]
-        self.generator = torch.Generator().manual_seed(seed)
-        action, frameskip = model.spec.env.action, model.spec.frameskip
-        self.low, self.high = torch.tensor(action.low * frameskip), torch.tensor(action.high * frameskip)
-        self.span = (model.spec.history - 1) * frameskip + 1
+        distance = GoalDistance(goal.tokens[:, 0], earlier_weight=earlier_weight)
+        super().__init__(
+            model.spec.env.action,
+            mpc,
+            [distance, *(energies or [])],
+            guardrails=guardrails,
+            deadline_ms=deadline_ms,
+            seed=seed,
+        )
+        self.model, self.kinematics = model, kinematics
+        self.span = (model.spec.history - 1) * model.spec.frameskip + 1
         self.memory: deque[tuple[Tensor, Tensor | None]] = deque(maxlen=self.span)
-        mpc.reset()
 
     def observe(self, observation: dict[str, np.ndarray]) -> None:
         """Take one control step's observation: encoded once, remembered as latent."""
@@ -111,12 +188,8 @@ class Controller:
         latent = self.model.encode(torch.from_numpy(observation["image"])[None, None], reading)
         self.memory.append((latent.tokens, reading))
 
-    def plan(self) -> tuple[Plan, np.ndarray]:
-        """Search from what was observed.
-
-        Returns:
-            The plan and the control-step actions to execute now, ``(execute * F, A / F)`` raw units.
-        """
+    def imagination(self) -> Callable[[Tensor], Trajectory]:
+        """The model's rollout from the observed history, with the robot's exact path where a guardrail needs it."""
         context = self._context()
         start = None if context.proprio is None else context.proprio[:, -1]
         frameskip = self.model.spec.frameskip
@@ -128,9 +201,7 @@ class Controller:
             path = self.kinematics.path(start, actions, frameskip)
             return Trajectory(imagined.actions, imagined.tokens, imagined.proprio, path)
 
-        problem = Problem(rollout, self.energies, self.guardrails, self.low, self.high, self.mpc.horizon)
-        plan, now = self.mpc.plan(problem, generator=self.generator, deadline_ms=self.deadline_ms)
-        return plan, now[0].numpy()
+        return rollout
 
     def _context(self) -> Latent:
         """The history, one latent step apart; before it is long enough the oldest frame stands in (a robot at rest)."""
@@ -145,7 +216,7 @@ class Controller:
 def run_episode(
     env: Any,
     task: Task,
-    controller: Controller,
+    controller: Actor,
     budget: int,
     after_step: Callable[[int], None] | None = None,
 ) -> Outcome:
@@ -156,20 +227,23 @@ def run_episode(
     Args:
         env: Gymnasium environment with `reset(options={"state", "goal_state"})`.
         task: Start and goal.
-        controller: Plans.
+        controller: Plans, or is a baseline.
         budget: Control steps.
         after_step: Called with the number of executed control steps (progress).
     """
     observation, info = env.reset(seed=task.seed, options={"state": task.start_state, "goal_state": task.goal_state})
     outcome = Outcome(states=[info["state"]], frames=[observation["image"]])
-    controller.observe(observation)
+    _observe(outcome, controller, observation)
     while outcome.steps < budget and not outcome.reached:
+        begun = time.perf_counter()
         plan, actions = controller.plan()
-        outcome.plans.append(plan)
-        outcome.planned_at.append(outcome.steps)
+        if plan is not None:
+            outcome.plan_ms.append(1e3 * (time.perf_counter() - begun))
+            outcome.plans.append(plan)
+            outcome.planned_at.append(outcome.steps)
         for action in actions[: budget - outcome.steps]:
             observation, _, _, _, info = env.step(action)
-            controller.observe(observation)
+            _observe(outcome, controller, observation)
             _record(outcome, controller.guardrails, observation, info, action)
             if after_step is not None:
                 after_step(outcome.steps)
@@ -178,8 +252,17 @@ def run_episode(
     return outcome
 
 
+def _observe(outcome: Outcome, controller: Actor, observation: dict[str, np.ndarray]) -> None:
+    begun = time.perf_counter()
+    controller.observe(observation)
+    outcome.observe_ms.append(1e3 * (time.perf_counter() - begun))
+
+
 def _record(
-    outcome: Outcome, guardrails: list[PathGuardrail], observation: dict[str, np.ndarray], info: dict[str, Any],
+    outcome: Outcome,
+    guardrails: list[PathGuardrail],
+    observation: dict[str, np.ndarray],
+    info: dict[str, Any],
     action: np.ndarray,
 ) -> None:
     outcome.steps += 1

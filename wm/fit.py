@@ -45,7 +45,7 @@ class FitConfig:
     warmup: int = 200
     clip: float = 1.0
     seed: int = 0
-    checkpoint_every: int = 500
+    checkpoint_every: int = 200
     log_every: int = 50
 
 
@@ -109,7 +109,7 @@ def _step(
     norm = torch.nn.utils.clip_grad_norm_(trained, config.clip)
     if torch.isfinite(norm):  # a single overflowing batch must not poison the weights
         optimiser.step()
-    return {"loss": float(value), **{k: float(v) for k, v in figures.items()}}
+    return {"loss": float(value.detach()), **{k: float(v) for k, v in figures.items()}}
 
 
 def _optimiser(module: nn.Module, config: FitConfig) -> torch.optim.Optimizer:

@@ -21,6 +21,10 @@ from wm.state_head import StateHead
 from wm.types import Latent, Trajectory
 
 
+BANK = 2048
+"""Training states kept for `WorldModel.unfamiliarity`."""
+
+
 class WorldModel(nn.Module):
     """Frames and proprioception in, predicted representations out; raw units at every boundary.
 
@@ -30,10 +34,12 @@ class WorldModel(nn.Module):
         joint: State head and predictor.
         actions: Moments of one control step's action in the training log.
         proprio: Moments of the proprioception, or None when the robot reports none.
-        familiarity: Mean and standard deviation, over held-out frames of the log, of the distance of a frame's state to
-            the nearest training state (`bank`).
-        bank: ``(M, N * D)`` states of training frames, for `unfamiliarity`.
     """
+
+    bank: Tensor
+    usual_distance: Tensor
+    action_moments: Tensor
+    proprio_moments: Tensor
 
     def __init__(
         self, spec: ModelSpec, encoder: Encoder, joint: JointModel, actions: Moments, proprio: Moments | None
@@ -44,6 +50,8 @@ class WorldModel(nn.Module):
         width = 0 if spec.env.proprio is None else spec.env.proprio.width
         moments = torch.zeros(2, width) if proprio is None else torch.stack([proprio.mean, proprio.std])
         self.register_buffer("proprio_moments", moments)
+        self.register_buffer("bank", torch.zeros(BANK, spec.tokens * spec.width))
+        self.register_buffer("usual_distance", torch.ones(()))
         self.requires_grad_(False)
         self.eval()
 
@@ -107,6 +115,21 @@ class WorldModel(nn.Module):
             return vectors
         mean, std = self.proprio_moments
         return torch.cat([vectors, (context.proprio - mean) / std], dim=-1)
+
+    @torch.inference_mode()
+    def unfamiliarity(self, frames: UInt8[Tensor, "B T H W 3"]) -> Float[Tensor, "B T"]:
+        """How unlike the training data pictures are, in latent space.
+
+        Distance of a frame's state to the nearest of `BANK` training states, over the 99th percentile of that distance
+        on held-out frames of the log. Above 1 is unusual.
+        """
+        states = self.encode(frames).tokens.flatten(2)
+        return torch.cdist(states.flatten(0, 1), self.bank).amin(-1).unflatten(0, states.shape[:2]) / self.usual_distance
+
+    def remember(self, training: Float[Tensor, "M K"], held_out: Float[Tensor, "O K"]) -> None:
+        """Set what `unfamiliarity` compares with: at least `BANK` training states, and held-out states."""
+        self.bank.copy_(training[torch.linspace(0, len(training) - 1, BANK).long()])
+        self.usual_distance.copy_(torch.cdist(held_out, self.bank).amin(-1).quantile(0.99))
 
     def save(self, path: Path, provenance: dict[str, object]) -> None:
         """Write weights and spec; `provenance` (command, seed, data recipe, versions) travels in the header."""

@@ -38,7 +38,7 @@ class PretrainConfig:
     width: int = 64
     hidden: int = 384
     depth: int = 2
-    regulariser: float = 10.0
+    regulariser: float = 3.0
 
 
 class _Pretraining(nn.Module):

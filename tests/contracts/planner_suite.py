@@ -255,12 +255,14 @@ class PlannerContract:
         flat = torch.tensor([0.0, 1.0])[:, None]
         term = Term(lambda t: flat * (t.actions - 0.5).square().mean((-2, -1)) + 1.0)
         solver = self.make(iterations=12, rtol=0.0, patience=2)
-        together = solver.solve(problem(rollout_actions, [term], batch=2), generator=seeded())
-        alone = solver.solve(
-            problem(rollout_actions, [Term(lambda t: torch.ones(t.actions.shape[:2]))]), generator=seeded()
-        )
+        together, elites = solver.search(problem(rollout_actions, [term], batch=2), generator=seeded())
+        constant = problem(rollout_actions, [Term(lambda t: torch.ones(t.actions.shape[:2]))])
+        alone, own = solver.search(constant, generator=seeded())
         assert alone.stopped_by == "converged" and alone.iterations < together.iterations
         torch.testing.assert_close(together.actions[0], alone.actions[0])
+        assert (elites is None) == (own is None)
+        if elites is not None and own is not None:
+            torch.testing.assert_close(elites[0], own[0])
 
     def test_stops_early_when_converged(self) -> None:
         plan = self.make(iterations=500, rtol=1e-2, patience=3).solve(quadratic(), generator=seeded())

@@ -91,7 +91,7 @@ def test_coloured_noise_reaches_far_goals_sooner() -> None:
     for beta in (0.0, 2.0):
         solver = ICEM(FRAMESKIP, iterations=2, beta=beta, **SLOW)
         energy[beta] = sum(solver.solve(far, generator=seeded(s)).energy.item() for s in range(5))
-    assert energy[2.0] < 0.2 * energy[0.0]
+    assert energy[2.0] < 0.3 * energy[0.0]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,61 @@
+"""`wm pretrain`: train an encoder without labels on a store's frames, then freeze it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+import wm
+from wm.encoders.registry import build_encoder, save_encoder
+from wm.errors import BadInputError
+from wm.experiments.logs import load_frames, log_windows, open_store
+from wm.fit import FitConfig
+from wm.pretrain import PretrainConfig, pretrain
+
+HORIZON = 3
+FRAMESKIP = 5
+
+
+def run(data: Path, out: Path, *, encoder: str, width: int, episodes: int, steps: int, batch: int, seed: int) -> Path:
+    """Pretrain and save `<out>/encoder.safetensors`; an interrupted run is continued.
+
+    Raises:
+        StoreError: no readable store.
+        MismatchError: `out` holds a run of another configuration.
+        BadInputError: pictures of another size than the encoder's.
+    """
+    torch.manual_seed(seed)
+    model = build_encoder(encoder, width)
+    store = open_store(data)
+    if store.spec.image_size != model.image_size:
+        raise BadInputError(
+            f"{data}: encoder '{encoder}' expects pictures of {model.image_size} px, came {store.spec.image_size} px."
+        )
+    config, episodes = PretrainConfig(), min(episodes, len(store))
+    frames = load_frames(store, episodes)
+    windows, _ = log_windows(
+        store, frames, history=config.history, horizon=HORIZON, frameskip=FRAMESKIP, episodes=episodes
+    )
+    pretrain(model, windows, config, FitConfig(steps=steps, batch=batch, seed=seed), out)
+    path = out / "encoder.safetensors"
+    recipe = {"command": "wm pretrain", "objective": "acjepa", "data": store.spec.recipe, "episodes": episodes}
+    recipe |= {"steps": steps, "batch": batch, "seed": seed, "wm": wm.__version__, "torch": torch.__version__}
+    save_encoder(model, path, {"provenance": recipe})
+    return path
+
+
+def main(
+    data: Annotated[Path, typer.Argument(help="Episode store.")],
+    out: Annotated[Path, typer.Option(help="Run folder; an interrupted run in it is continued.")],
+    encoder: Annotated[str, typer.Option(help="Encoder to train.")] = "wm-tiny",
+    width: Annotated[int, typer.Option(help="Numbers per token.")] = 64,
+    episodes: Annotated[int, typer.Option(help="Use the first episodes only (frames are held in memory).")] = 2500,
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 6000,
+    batch: Annotated[int, typer.Option(help="Windows per step.")] = 64,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+) -> None:
+    """Train an encoder without labels (action-conditioned joint embedding), then freeze it."""
+    run(data, out, encoder=encoder, width=width, episodes=episodes, steps=steps, batch=batch, seed=seed)

@@ -1,0 +1,142 @@
+"""`wm train`: a world model on the logs of a store and a frozen encoder, with a held-out report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+import wm
+from wm.datasets.features import feature_table
+from wm.datasets.reader import EpisodeStore
+from wm.encoders.base import Encoder
+from wm.encoders.registry import load_encoder
+from wm.errors import BadInputError
+from wm.experiments.logs import log_windows, open_store
+from wm.experiments.report.training import training_report
+from wm.logs import LogWindows
+from wm.model import BANK, WorldModel, build_joint, build_model
+from wm.probe import LinearProbe, error_by_horizon
+from wm.specs import ModelSpec
+from wm.train import TrainConfig, state_table, train_joint, train_predictor, with_observations
+
+REPORT_HORIZON = 8
+PROBE_FRAMES = 20_000
+
+
+def run(data: Path, encoder_path: Path, out: Path, config: TrainConfig, seed: int) -> Path:
+    """Train and write `<out>/model.safetensors` and the report; an interrupted run is continued.
+
+    Raises:
+        StoreError, CheckpointError: data or encoder cannot be read.
+        MismatchError: `out` or the feature cache belongs to something else.
+    """
+    store, encoder = open_store(data), load_encoder(encoder_path)
+    if len(store) < 20:
+        raise BadInputError(f"{data}: expected at least 20 episodes to train on, came {len(store)}.")
+    out.mkdir(parents=True, exist_ok=True)
+    tokens = _features(store, encoder, data)
+    torch.manual_seed(seed)
+    spec = ModelSpec(
+        env=store.spec.env,
+        encoder=encoder.spec(),
+        **{k: getattr(config, k) for k in ("frameskip", "history", "tokens", "width", "hidden", "depth")},
+    )
+    joint = build_joint(spec)
+    cuts = {"history": config.history, "frameskip": config.frameskip}
+    windows, _ = log_windows(store, tokens, horizon=config.horizon - 1, **cuts)
+    train_joint(joint, windows, config, out)
+    states = state_table(joint, tokens)
+    windows, _ = log_windows(store, states, horizon=config.horizon, **cuts)
+    joint.head.requires_grad_(False)
+    train_predictor(joint, windows, config, out)
+    model = build_model(spec, encoder, windows.action_moments, windows.proprio_moments)
+    model.joint.load_state_dict(joint.state_dict())
+    _, held_out = log_windows(store, states, horizon=REPORT_HORIZON, **cuts)
+    model.remember(states[_rows(windows, BANK * 4)], states[_rows(held_out, 8192)])
+    path = out / "model.safetensors"
+    model.save(path, _provenance(store, encoder_path, config, seed))
+    report = held_out_report(model, windows, held_out, states, store.all_state())
+    (out / "report.json").write_text(json.dumps(report, indent=1))
+    training_report(out, report)
+    return path
+
+
+def held_out_report(
+    model: WorldModel, train: LogWindows, held_out: LogWindows, states: Tensor, truth: np.ndarray
+) -> dict[str, object]:
+    """Prediction error against horizon beside copying, and a linear probe of the true state (a diagnostic only)."""
+    error, copy = error_by_horizon(model.joint, held_out, model.spec.tokens * model.spec.width)
+    names = [*model.spec.env.state_names[:4], "cos(angle)", "sin(angle)"]
+    targets = torch.from_numpy(_probe_targets(truth)).float()
+    rows, test = _rows(train, PROBE_FRAMES), _rows(held_out, PROBE_FRAMES)
+    score, rmse = LinearProbe(states[rows], targets[rows]).score(states[test], targets[test])
+    return {
+        "latent_steps": list(range(1, len(error) + 1)),
+        "error": error,
+        "copy_last": copy,
+        "share_of_copy": [e / c for e, c in zip(error, copy, strict=True)],
+        "probe": {n: {"r2": r, "rmse": e} for n, r, e in zip(names, score, rmse, strict=True)},
+        "state_std": float(states[test].std(0).mean()),
+    }
+
+
+def _features(store: EpisodeStore, encoder: Encoder, data: Path) -> Tensor:
+    folder = data.parent / f"{data.name}.features" / encoder.spec().fingerprint
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("encode")
+        return feature_table(store, encoder, folder, lambda done, total: progress.update(task, completed=done, total=total))
+
+
+def _rows(windows: LogWindows, count: int) -> Tensor:
+    """Random observation rows of the windows' own episodes."""
+    episodes, starts = windows.sampler.sample(np.random.default_rng(0), count)
+    return torch.from_numpy(windows.sampler.observation_index(episodes, starts)[:, 0])
+
+
+def _probe_targets(state: np.ndarray) -> np.ndarray:
+    """Positions in px; cosine and sine of the angle."""
+    return np.concatenate([state[:, :4], np.cos(state[:, 4:5]), np.sin(state[:, 4:5])], axis=1)
+
+
+def _provenance(store: EpisodeStore, encoder_path: Path, config: TrainConfig, seed: int) -> dict[str, object]:
+    return {
+        "command": "wm train",
+        "seed": seed,
+        "data": store.spec.recipe | {"episodes": len(store), "fingerprint": store.fingerprint()},
+        "encoder": encoder_path.name,
+        "joint_steps": config.joint.steps,
+        "predictor_steps": config.predictor.steps,
+        "wm": wm.__version__,
+        "torch": torch.__version__,
+    }
+
+
+def main(
+    data: Annotated[Path, typer.Argument(help="Episode store.")],
+    encoder: Annotated[Path, typer.Option(help="Encoder file of `wm pretrain`.")],
+    out: Annotated[Path, typer.Option(help="Run folder; an interrupted run in it is continued.")],
+    joint_steps: Annotated[int, typer.Option(help="Steps of the joint phase (state head and predictor).")] = 4000,
+    predictor_steps: Annotated[int, typer.Option(help="Steps of the predictor phase.")] = 10000,
+    width: Annotated[int, typer.Option(help="Numbers in the state.")] = 64,
+    hidden: Annotated[int, typer.Option(help="Width of the predictor.")] = 384,
+    depth: Annotated[int, typer.Option(help="Residual blocks of the predictor.")] = 3,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+) -> None:
+    """Train a world model on a store's logs, on top of a frozen encoder."""
+    config = TrainConfig(width=width, hidden=hidden, depth=depth)
+    config = replace(
+        config,
+        joint=replace(config.joint, steps=joint_steps, seed=seed),
+        predictor=replace(config.predictor, steps=predictor_steps, seed=seed),
+    )
+    path = run(data, encoder, out, config, seed)
+    print(f"{path}: trained; report in {out / 'report.json'} and {out / 'report.png'}")
