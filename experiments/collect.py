@@ -36,7 +36,9 @@ def collect(env: str, episodes: int, out: Path, *, steps: int, seed: int, worker
     if env not in POLICIES:
         raise UnknownNameError("environment", env, POLICIES)
     if episodes < 1 or steps < 1 or workers < 0:
-        raise BadInputError(f"collect: expected episodes, steps >= 1, workers >= 0, came {episodes}, {steps}, {workers}.")
+        raise BadInputError(
+            f"collect: expected episodes, steps >= 1, workers >= 0, came {episodes}, {steps}, {workers}."
+        )
     make = partial(make_env, env, image_size)
     recipe: dict[str, Any] = {"command": "wm collect", "policy": BlockSeekingPolicy.name, "seed": seed, "steps": steps}
     spec = DatasetSpec(env=make().env_spec, image_size=image_size, recipe=recipe | {"wm": wm.__version__})
@@ -50,7 +52,10 @@ def collect(env: str, episodes: int, out: Path, *, steps: int, seed: int, worker
             moved.append(float(np.linalg.norm(episode.state[-1, 2:4] - episode.state[0, 2:4])))
             progress.advance(task)
     if moved:
-        print(f"{out}: {episodes} episodes of {steps} steps; block moved {np.mean(moved):.0f} px on average", file=sys.stderr)
+        print(
+            f"{out}: {episodes} episodes of {steps} steps; block moved {np.mean(moved):.0f} px on average",
+            file=sys.stderr,
+        )
 
 
 def main(

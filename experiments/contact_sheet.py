@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from wm.experiments.episode_log import Record
 from wm.experiments.goals import picture
@@ -49,6 +50,8 @@ def summary_png(records: Sequence[Record], budget: int) -> bytes:
     left, right = figure.subplots(1, 2)
     left.hist(reached, bins=np.arange(0, budget + 5, max(1, budget // 10)), color="tab:blue", edgecolor="white")
     left.set(title=f"{len(reached)} of {len(records)} reached", xlabel="control steps to success", ylabel="episodes")
+    left.set_ylim(bottom=0, top=None if reached else 1)
+    left.yaxis.set_major_locator(MaxNLocator(integer=True))
     for flag, colour, label in ((True, "tab:blue", "reached"), (False, "tab:red", "missed")):
         chosen = [record for record in records if record.reached == flag]
         shift = [float(np.linalg.norm(np.subtract(r.goal[2:4], r.start[2:4]))) for r in chosen]

@@ -52,5 +52,5 @@ def violations(records: Sequence[Record]) -> int:
     return sum(record.guardrail_violations for record in records)
 
 
-def _percentile(values: Sequence[float], share: float) -> float | None:
+def _percentile(values: Sequence[float], share: float | int) -> float | None:
     return float(np.percentile(values, share)) if values else None

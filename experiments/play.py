@@ -40,7 +40,7 @@ class Setting:
     model: str
     planner: str
     budget_steps: int
-    deadline_ms: float | None
+    deadline_ms: float | int | None
     threads: int
 
 
@@ -53,6 +53,7 @@ class Player:
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
+        make_env(setting.env)  # an unknown environment is refused as such, not as the model's
         self.model: WorldModel = make_model(setting.model, setting.env)
         self.env: Any = make_env(setting.env, self.model.spec.encoder.image_size)
         self.mpc: MPC = make_mpc(setting.planner, self.model.spec.frameskip)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ import wm
 from wm.encoders.registry import build_encoder, save_encoder
 from wm.errors import BadInputError
 from wm.experiments.logs import load_frames, log_windows, open_store
+from wm.experiments.run_folder import claim
 from wm.fit import FitConfig
 from wm.pretrain import PretrainConfig, pretrain
 
@@ -35,6 +37,8 @@ def run(data: Path, out: Path, *, encoder: str, width: int, episodes: int, steps
             f"{data}: encoder '{encoder}' expects pictures of {model.image_size} px, came {store.spec.image_size} px."
         )
     config, episodes = PretrainConfig(), min(episodes, len(store))
+    made_of = {"encoder": encoder, "tokens": width, "data": store.fingerprint(), "episodes": episodes}
+    claim(out, asdict(config) | made_of | {"steps": steps, "batch": batch, "seed": seed})
     frames = load_frames(store, episodes)
     windows, _ = log_windows(
         store, frames, history=config.history, horizon=HORIZON, frameskip=FRAMESKIP, episodes=episodes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -22,11 +22,12 @@ from wm.encoders.registry import load_encoder
 from wm.errors import BadInputError
 from wm.experiments.logs import log_windows, open_store
 from wm.experiments.report.training import training_report
+from wm.experiments.run_folder import claim
 from wm.logs import LogWindows
 from wm.model import BANK, WorldModel, build_joint, build_model
 from wm.probe import LinearProbe, error_by_horizon
 from wm.specs import ModelSpec
-from wm.train import TrainConfig, state_table, train_joint, train_predictor, with_observations
+from wm.train import TrainConfig, state_table, train_joint, train_predictor
 
 REPORT_HORIZON = 8
 PROBE_FRAMES = 20_000
@@ -42,7 +43,7 @@ def run(data: Path, encoder_path: Path, out: Path, config: TrainConfig, seed: in
     store, encoder = open_store(data), load_encoder(encoder_path)
     if len(store) < 20:
         raise BadInputError(f"{data}: expected at least 20 episodes to train on, came {len(store)}.")
-    out.mkdir(parents=True, exist_ok=True)
+    claim(out, asdict(config) | {"seed": seed, "data": store.fingerprint(), "encoder": encoder.spec().to_json()})
     tokens = _features(store, encoder, data)
     torch.manual_seed(seed)
     spec = ModelSpec(
@@ -93,7 +94,9 @@ def _features(store: EpisodeStore, encoder: Encoder, data: Path) -> Tensor:
     folder = data.parent / f"{data.name}.features" / encoder.spec().fingerprint
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("encode")
-        return feature_table(store, encoder, folder, lambda done, total: progress.update(task, completed=done, total=total))
+        return feature_table(
+            store, encoder, folder, lambda done, total: progress.update(task, completed=done, total=total)
+        )
 
 
 def _rows(windows: LogWindows, count: int) -> Tensor:

@@ -53,7 +53,10 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error}).") from error
     if header is None:
         raise CheckpointError(f"{path}: expected a file written by wm (a 'wm' header), it has none.")
-    return tensors, json.loads(header)
+    try:
+        return tensors, dict(json.loads(header))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: expected a JSON object as 'wm' header, came {header[:80]!r}.") from error
 
 
 def load_weights(module: nn.Module, tensors: dict[str, Tensor], where: object) -> None:
@@ -88,6 +91,8 @@ def load_training(path: Path, module: nn.Module, optimiser: torch.optim.Optimize
         MismatchError: the run had another configuration.
     """
     tensors, header = load_tensors(path)
+    if not {"step", "config"} <= set(header):
+        raise CheckpointError(f"{path}: expected a training checkpoint, came one with {sorted(header)} in its header.")
     require_equal("training configuration", dataclasses.asdict(config), header["config"], path)
     weights = {k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")}
     load_weights(module, weights, path)

@@ -53,7 +53,9 @@ class Decoder(nn.Module):
             nn.Linear(tokens * width, hidden), nn.SiLU(), nn.Linear(hidden, 24 * grid**2), nn.SiLU(),
             nn.Unflatten(1, (24, grid, grid)),
         )  # fmt: skip
-        self.paint = nn.Sequential(*_doubled(24, 48), *_doubled(48, 32), *_doubled(32, 24), nn.Conv2d(24, 16, 3, padding=1))
+        self.paint = nn.Sequential(
+            *_doubled(24, 48), *_doubled(48, 32), *_doubled(32, 24), nn.Conv2d(24, 16, 3, padding=1)
+        )
         self.register_buffer("background", torch.full((3, image_size, image_size), 0.5))
         self.register_buffer("moments", torch.stack([torch.zeros(tokens * width), torch.ones(tokens * width)]))
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
@@ -68,8 +69,7 @@ def fit(module: nn.Module, loss: StepLoss, config: FitConfig, out: Path, name: s
     first = load_training(checkpoint, module, optimiser, config) if checkpoint.exists() else 0
     _drop_lines_from(log, first)
     module.train()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}")) as progress, log.open("a") as lines:
+    with _progress() as progress, log.open("a") as lines:
         task = progress.add_task(name, total=config.steps, completed=first, note="")
         start = time.monotonic()
         for step in range(first, config.steps):
@@ -110,6 +110,12 @@ def _step(
     if torch.isfinite(norm):  # a single overflowing batch must not poison the weights
         optimiser.step()
     return {"loss": float(value.detach()), **{k: float(v) for k, v in figures.items()}}
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    note = TextColumn("{task.fields[note]}")
+    return Progress(*columns, TimeRemainingColumn(), note, console=Console(stderr=True))
 
 
 def _optimiser(module: nn.Module, config: FitConfig) -> torch.optim.Optimizer:

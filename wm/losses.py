@@ -21,7 +21,8 @@ def sigreg(
 
     The Epps-Pulley distance between the characteristic function of random one-dimensional projections and that of
     N(0, 1), integrated against exp(-t²/2) over |t| <= 4 by the trapezoid rule. It is 0 for a standard normal sample
-    (up to sampling noise of order 1 / M) and largest for a constant one.
+    (up to sampling noise of order 1 / M), 0.41 for one that is collapsed onto the origin, and largest, up to 3.95, for
+    one that is collapsed far from it.
 
     Args:
         embeddings: A sample of embeddings.

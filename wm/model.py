@@ -20,7 +20,6 @@ from wm.specs import ModelSpec, require_equal
 from wm.state_head import StateHead
 from wm.types import Latent, Trajectory
 
-
 BANK = 2048
 """Training states kept for `WorldModel.unfamiliarity`."""
 
@@ -61,9 +60,7 @@ class WorldModel(nn.Module):
         return self.spec.frameskip * self.spec.env.action.width
 
     @torch.inference_mode()
-    def encode(
-        self, frames: UInt8[Tensor, "B T H W 3"], proprio: Float[Tensor, "B T P"] | None = None
-    ) -> Latent:
+    def encode(self, frames: UInt8[Tensor, "B T H W 3"], proprio: Float[Tensor, "B T P"] | None = None) -> Latent:
         """State tokens of observed frames.
 
         Args:
@@ -109,7 +106,9 @@ class WorldModel(nn.Module):
             raise BadInputError(f"context: expected {history} frames, came {context.tokens.shape[1]}.")
         if (context.proprio is None) != (self.spec.env.proprio is None):
             wanted = "none" if self.spec.env.proprio is None else f"{self.spec.env.proprio.names}"
-            raise BadInputError(f"proprio: the model expects {wanted}, came {'none' if context.proprio is None else 'some'}.")
+            raise BadInputError(
+                f"proprio: the model expects {wanted}, came {'none' if context.proprio is None else 'some'}."
+            )
         vectors = context.tokens.flatten(2)
         if context.proprio is None:
             return vectors
@@ -124,7 +123,9 @@ class WorldModel(nn.Module):
         on held-out frames of the log. Above 1 is unusual.
         """
         states = self.encode(frames).tokens.flatten(2)
-        return torch.cdist(states.flatten(0, 1), self.bank).amin(-1).unflatten(0, states.shape[:2]) / self.usual_distance
+        return (
+            torch.cdist(states.flatten(0, 1), self.bank).amin(-1).unflatten(0, states.shape[:2]) / self.usual_distance
+        )
 
     def remember(self, training: Float[Tensor, "M K"], held_out: Float[Tensor, "O K"]) -> None:
         """Set what `unfamiliarity` compares with: at least `BANK` training states, and held-out states."""

@@ -33,9 +33,7 @@ class Predictor(nn.Module):
         nn.init.zeros_(self.out.weight)  # starts as "copy the last state"
         nn.init.zeros_(self.out.bias)
 
-    def forward(
-        self, history: Float[Tensor, "... T X"], action: Float[Tensor, "... A"]
-    ) -> Float[Tensor, "... X"]:
+    def forward(self, history: Float[Tensor, "... T X"], action: Float[Tensor, "... A"]) -> Float[Tensor, "... X"]:
         """Next state vector; `history` is oldest first, `action` normalised."""
         return self.advance(history[..., -1, :], self.share(history), action)
 

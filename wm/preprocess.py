@@ -81,7 +81,9 @@ def _check_header(image: Image.Image, path: Path) -> None:
         )
     pages = getattr(image, "n_frames", 1)
     if pages > 1 and image.format != "MPO":  # a camera's MPO holds one photograph and its previews
-        raise BadInputError(f"goal picture {path}: expected one still picture, came {image.format} with {pages} frames.")
+        raise BadInputError(
+            f"goal picture {path}: expected one still picture, came {image.format} with {pages} frames."
+        )
 
 
 def _on_white(image: Image.Image, path: Path) -> Image.Image:

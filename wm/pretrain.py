@@ -61,7 +61,7 @@ def pretrain(encoder: Encoder, windows: LogWindows, config: PretrainConfig, fit_
     action_width = windows.cut(np.zeros(1, np.int64), np.zeros(1, np.int64)).actions.shape[-1]
     head = StateHead(encoder.grid, encoder.width, 1, config.width)
     predictor = Predictor(config.width + proprio_width, action_width, config.history, config.hidden, config.depth)
-    module = _Pretraining(encoder, JointModel(head, predictor)).to(memory_format=torch.channels_last)
+    module = _Pretraining(encoder, JointModel(head, predictor))
     bf16 = fast_bf16()
 
     def loss(rng: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:

@@ -28,10 +28,15 @@ class _Spec:
         Raises:
             CheckpointError: a field is missing or unknown.
         """
+        return cls(**{k: _freeze(v) for k, v in cls._fields_of(data).items()})
+
+    @classmethod
+    def _fields_of(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """A copy of the data, its field names checked."""
         names = {f.name for f in dataclasses.fields(cls)}
         if set(data) != names:
             raise CheckpointError(f"{cls.__name__}: expected the fields {sorted(names)}, came {sorted(data)}.")
-        return cls(**{k: _freeze(v) for k, v in data.items()})
+        return dict(data)
 
 
 def _freeze(value: Any) -> Any:
@@ -113,7 +118,7 @@ class EnvSpec(_Spec):
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> EnvSpec:
         """Build from `to_json`'s output."""
-        data = dict(data)
+        data = cls._fields_of(data)
         data["action"] = ActionSpec.from_json(data["action"])
         data["proprio"] = None if data["proprio"] is None else ProprioSpec.from_json(data["proprio"])
         return super().from_json(data)
@@ -146,7 +151,7 @@ class ModelSpec(_Spec):
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ModelSpec:
         """Build from `to_json`'s output."""
-        data = dict(data)
+        data = cls._fields_of(data)
         data["env"] = EnvSpec.from_json(data["env"])
         data["encoder"] = EncoderSpec.from_json(data["encoder"])
         return super().from_json(data)

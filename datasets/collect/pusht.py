@@ -18,10 +18,10 @@ _INNER_PX = 90.0  # further from the centre than this the block is pushed back
 class BlockSeekingPolicy:
     """Noisy block-seeking, seeded.
 
-    It alternates two phases. *Approach*: walk, round the block, to a point 70 to 150 px from the block's middle, at a random angle (from
-    outside when the block has strayed from the centre), for at most 16 control steps. *Push*: aim at a point within 35 px of the block's middle and drive through it at a random
-    speed for 6 to 19 control steps. Ornstein-Uhlenbeck noise is added throughout, and with probability 0.15 a phase is
-    a walk to anywhere.
+    It alternates two phases. *Approach*: walk, round the block, to a point 70 to 150 px from the block's middle, at a
+    random angle (from outside when the block has strayed from the centre), for at most 16 control steps. *Push*: aim
+    at a point within 35 px of the block's middle and drive through it at a random speed for 6 to 19 control steps.
+    Ornstein-Uhlenbeck noise is added throughout, and with probability 0.15 a phase is a walk to anywhere.
 
     Args:
         seed: Seed of everything random in it.

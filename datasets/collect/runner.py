@@ -1,22 +1,27 @@
 """Record episodes in worker processes.
 
-Every episode has a seed of its own, derived from the run's seed and the episode's index, and episodes are handed back in
-order: the log does not depend on the number of workers.
+Every episode has a seed of its own, derived from the run's seed and the episode's index, and episodes are handed back
+in order: the log does not depend on the number of workers.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from wm.datasets.schema import Episode
+from wm.errors import StoreError
 
 Policy = Callable[[np.ndarray], np.ndarray]
+_AHEAD = 4  # episodes under way per worker: a slow disk must not fill the memory
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,9 @@ def record_episodes(recording: Recording, first: int, stop: int, workers: int) -
         first: Index of the first episode (more than 0 when a run is resumed).
         stop: One past the last index.
         workers: Spawned processes; 0 records in this one.
+
+    Raises:
+        StoreError: a worker process died; every episode before was handed back.
     """
     if workers == 0:
         env = recording.make_env()
@@ -78,8 +86,19 @@ def record_episodes(recording: Recording, first: int, stop: int, workers: int) -
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, initializer=_start_worker, initargs=(recording,)) as pool:
-        yield from pool.imap(_record_index, range(first, stop), chunksize=1)
+    with ProcessPoolExecutor(workers, context, _start_worker, (recording,)) as pool:
+        under_way: deque[Future[Episode]] = deque()
+        try:
+            for index in range(first, stop):
+                under_way.append(pool.submit(_record_index, index))
+                if len(under_way) == _AHEAD * workers:
+                    yield under_way.popleft().result()
+            while under_way:
+                yield under_way.popleft().result()
+        except BrokenProcessPool as error:
+            raise StoreError("collect: a worker process died; the episodes recorded before are kept.") from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 _worker: dict[str, Any] = {}

@@ -74,8 +74,8 @@ class PushTEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         self.action_mode = action_mode
         self.spec_ = push_t_spec(action_mode)
         action = self.spec_.action
-        self.action_space = spaces.Box(np.float32(action.low), np.float32(action.high), dtype=np.float32)
-        self.observation_space = spaces.Dict(
+        self.action_space = spaces.Box(np.array(action.low, np.float32), np.array(action.high, np.float32), dtype=np.float32)
+        self.observation_space = spaces.Dict(  # type: ignore[assignment]
             image=spaces.Box(0, 255, (image_size, image_size, 3), np.uint8),
             proprio=spaces.Box(-np.inf, np.inf, (4,), np.float32),
         )
@@ -145,7 +145,7 @@ class PushTEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         """
         self.physics.set_state(_checked_state("state", state))
 
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
+    def render(self) -> np.ndarray | None:
         """The picture of the present state, ``(size, size, 3)`` uint8, or None without a render mode."""
         return self._picture() if self.render_mode == "rgb_array" else None
 

@@ -48,8 +48,8 @@ def small_planner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(assemble.PLANNERS, "icem", lambda f: ICEM(f, population=12, elites=3, iterations=2))
 
 
-def setting(model: Path, **changes: Any) -> Setting:
-    return dataclasses.replace(Setting("pusht", str(model), "icem", BUDGET, None, 1), **changes)
+def setting(path: Path, **changes: Any) -> Setting:
+    return dataclasses.replace(Setting("pusht", str(path), "icem", BUDGET, None, 1), **changes)
 
 
 def invoke(*arguments: str) -> Result:
@@ -169,9 +169,8 @@ def test_a_finished_run_is_not_played_again_and_can_be_extended(model: Path, tmp
 
 def test_workers_change_only_the_times(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # workers are fresh processes and know the real planners only
-    with pytest.MonkeyPatch.context():
-        one = evaluate(setting(model), tmp_path / "1", episodes=2, baselines=False)
-        two = evaluate(setting(model), tmp_path / "2", episodes=2, baselines=False, workers=2)
+    one = evaluate(setting(model), tmp_path / "1", episodes=2, baselines=False)
+    two = evaluate(setting(model), tmp_path / "2", episodes=2, baselines=False, workers=2)
     one["config"]["workers"] = 2
     assert without_timings(one) == without_timings(two)
 
@@ -192,7 +191,7 @@ def test_bad_input_is_refused_before_anything_is_written(model: Path, tmp_path: 
     absolute = save_model(tmp_path / "absolute.safetensors", push_t_spec("absolute"))
     other = save_model(tmp_path / "other.safetensors", dataclasses.replace(push_t_spec(), env="chips"))
     cases: list[tuple[dict[str, Any], dict[str, Any], type[WmError], str]] = [
-        ({"env": "pushT"}, {}, UnknownNameError, "unknown environment 'pushT'|model of another environment"),
+        ({"env": "pushT"}, {}, UnknownNameError, "unknown environment 'pushT'"),
         ({"planner": "icen"}, {}, UnknownNameError, "unknown planner 'icen'. Did you mean 'icem'"),
         ({"model": "nothing"}, {}, UnknownNameError, "unknown model .* 'nothing'"),
         ({"model": str(other)}, {}, MismatchError, "model of another environment: .*expected pusht, came chips"),

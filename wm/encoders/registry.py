@@ -9,6 +9,7 @@ from wm.checkpoint import load_tensors, load_weights, save_tensors
 from wm.encoders.base import Encoder
 from wm.encoders.tiny import TinyEncoder
 from wm.errors import CheckpointError, UnknownNameError
+from wm.specs import EncoderSpec, require_equal
 
 ENCODERS: dict[str, Callable[[int], Encoder]] = {"wm-tiny": TinyEncoder}
 """Name to a constructor that takes the token width."""
@@ -35,11 +36,14 @@ def load_encoder(path: Path) -> Encoder:
 
     Raises:
         CheckpointError: missing, truncated, not an encoder, or misshapen.
+        MismatchError: the weights are not those that its specification was written for.
     """
     tensors, header = load_tensors(path)
     if header.get("kind") != "encoder":
         raise CheckpointError(f"{path}: expected an encoder, came '{header.get('kind')}'.")
-    encoder = build_encoder(header["spec"]["name"], int(header["spec"]["width"]))
+    spec = EncoderSpec.from_json(header["spec"])
+    encoder = build_encoder(spec.name, spec.width)
     load_weights(encoder, tensors, path)
+    require_equal("encoder specification", spec, encoder.spec(), path)
     encoder.requires_grad_(False)
     return encoder.eval()

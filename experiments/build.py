@@ -1,0 +1,118 @@
+"""`wm build`: make a shipped model again from nothing (collect, pretrain, train, decoder)."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+
+from wm.decoder import DECODER_FILE, model_fingerprint, save_decoder, train_decoder
+from wm.encoders.base import normalise
+from wm.experiments import collect, pretrain, train
+from wm.experiments.assemble import ASSETS
+from wm.experiments.logs import load_frames, open_store
+from wm.fit import FitConfig
+from wm.model import WorldModel, load_model
+from wm.train import TrainConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How much of everything a model is made of.
+
+    Attributes:
+        episodes: Logged episodes of `steps` control steps.
+        steps: Control steps per episode.
+        pretrain_episodes: Episodes whose frames train the encoder.
+        pretrain_steps: Optimiser steps of the encoder.
+        joint_steps: Optimiser steps of state head and predictor together.
+        predictor_steps: Optimiser steps of the predictor alone.
+        decoder_steps: Optimiser steps of the decoder (only for looking).
+        seed: Of all of them.
+    """
+
+    episodes: int = 5000
+    steps: int = 100
+    pretrain_episodes: int = 2500
+    pretrain_steps: int = 3200
+    joint_steps: int = 3000
+    predictor_steps: int = 10000
+    decoder_steps: int = 1500
+    seed: int = 0
+
+
+SHIPPED = {"pusht": Recipe()}
+"""The recipe of each shipped model."""
+
+
+def build(env: str, out: Path, recipe: Recipe, workers: int) -> Path:
+    """Make a model; every stage continues where an interrupted run stopped.
+
+    Returns:
+        Folder with `model.safetensors`, `decoder.safetensors` and the held-out report.
+    """
+    console, seed = Console(stderr=True), recipe.seed
+    data, encoder = out / "data", out / "encoder"
+    console.rule("1/4 collect")
+    collect.collect(env, recipe.episodes, data, steps=recipe.steps, seed=seed, workers=workers, image_size=96)
+    console.rule("2/4 pretrain the encoder")
+    weights = pretrain.run(
+        data, encoder, encoder="wm-tiny", width=64, episodes=recipe.pretrain_episodes, steps=recipe.pretrain_steps,
+        batch=64, seed=seed,
+    )  # fmt: skip
+    console.rule("3/4 train the world model")
+    config = TrainConfig()
+    config = replace(
+        config,
+        joint=replace(config.joint, steps=recipe.joint_steps, seed=seed),
+        predictor=replace(config.predictor, steps=recipe.predictor_steps, seed=seed),
+    )
+    path = train.run(data, weights, out / "model", config, seed)
+    console.rule("4/4 train the decoder (only for looking)")
+    decode(data, path, recipe)
+    return path.parent
+
+
+def decode(data: Path, model_path: Path, recipe: Recipe) -> None:
+    """Train the decoder of a model on some of a store's frames and write it beside the model."""
+    store, (model, _) = open_store(data), load_model(model_path)
+    frames = load_frames(store, min(300, len(store)))
+    states = _states(model, frames)
+    config = FitConfig(steps=recipe.decoder_steps, batch=64, seed=recipe.seed)
+    decoder = train_decoder(states, frames, config, model_path.parent)
+    provenance = {"command": "wm build", "data": store.spec.recipe, "steps": recipe.decoder_steps, "seed": recipe.seed}
+    save_decoder(decoder, model_path.parent / DECODER_FILE, model_fingerprint(model), provenance)
+
+
+def install(model: Path, env: str) -> Path:
+    """Copy a built model to where shipped models live."""
+    target = ASSETS / env
+    target.mkdir(parents=True, exist_ok=True)
+    for name in ("model.safetensors", DECODER_FILE, "report.json", "report.png"):
+        shutil.copyfile(model / name, target / name)
+    return target
+
+
+@torch.inference_mode()
+def _states(model: WorldModel, frames: np.ndarray, batch: int = 256) -> torch.Tensor:
+    parts = [torch.from_numpy(frames[i : i + batch]) for i in range(0, len(frames), batch)]
+    return torch.cat([model.joint.head(model.encoder(normalise(part))) for part in parts])
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder of everything that is made; an interrupted build is continued.")],
+    env: Annotated[str, typer.Option(help="Environment.")] = "pusht",
+    workers: Annotated[int, typer.Option(help="Processes that collect.")] = 2,
+    ship: Annotated[bool, typer.Option(help="Also install the result as the shipped model.")] = False,
+) -> None:
+    """Make a shipped model again from nothing: collect, pretrain, train, decoder."""
+    folder = build(env, out, SHIPPED[env], workers)
+    print(f"{folder}: built; `wm eval --model {folder / 'model.safetensors'}` measures it.")
+    if ship:
+        print(f"{install(folder, env)}: installed.")
