@@ -40,7 +40,7 @@ class Recipe:
     episodes: int = 5000
     steps: int = 100
     pretrain_episodes: int = 2500
-    pretrain_steps: int = 3200
+    pretrain_steps: int = 3000
     joint_steps: int = 3000
     predictor_steps: int = 10000
     decoder_steps: int = 1500
@@ -64,7 +64,7 @@ def build(env: str, out: Path, recipe: Recipe, workers: int) -> Path:
     console.rule("2/4 pretrain the encoder")
     weights = pretrain.run(
         data, encoder, encoder="wm-tiny", width=64, episodes=recipe.pretrain_episodes, steps=recipe.pretrain_steps,
-        batch=64, seed=seed,
+        batch=80, seed=seed,
     )  # fmt: skip
     console.rule("3/4 train the world model")
     config = TrainConfig()

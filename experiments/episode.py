@@ -190,7 +190,7 @@ class Controller(PlanningController):
 
     def imagination(self) -> Callable[[Tensor], Trajectory]:
         """The model's rollout from the observed history, with the robot's exact path where a guardrail needs it."""
-        context = self._context()
+        context = self.context()
         start = None if context.proprio is None else context.proprio[:, -1]
         frameskip = self.model.spec.frameskip
 
@@ -203,7 +203,7 @@ class Controller(PlanningController):
 
         return rollout
 
-    def _context(self) -> Latent:
+    def context(self) -> Latent:
         """The history, one latent step apart; before it is long enough the oldest frame stands in (a robot at rest)."""
         frameskip, history = self.model.spec.frameskip, self.model.spec.history
         rows = [max(0, len(self.memory) - 1 - frameskip * age) for age in range(history - 1, -1, -1)]

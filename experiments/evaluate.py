@@ -27,6 +27,7 @@ from wm.experiments.episode import EARLIER_WEIGHT, Task
 from wm.experiments.episode_log import EpisodeLog, Record
 from wm.experiments.goals import sample_tasks
 from wm.experiments.metrics import goals, rates, timings, violations
+from wm.experiments.oracle import PUSHER_SCALE
 from wm.experiments.play import ActorName, Player, Setting, play_all
 from wm.planners.mpc import MPC
 
@@ -178,6 +179,7 @@ def _metrics(config: dict[str, Any], played: dict[ActorName, list[Record]]) -> d
             "subset": f"the first {len(played['oracle'])} of the same {len(records)} tasks",
             "simulator": "true push-T physics, full state and goal state known, no deadline",
             "planner": config["planner"],
+            "pusher_scale": PUSHER_SCALE,
         }
     return metrics | {"config": config}
 

@@ -26,21 +26,23 @@ from wm.types import Trajectory
 ANGLE_RADIUS = 0.5 / math.sin(ANGLE_TOLERANCE_RAD / 2)
 """Radius of the circle that the angle lives on: its chord over the tolerance of π/9 is 1."""
 
+PUSHER_SCALE = 0.3
+"""How far the pusher counts beside the block: with 1 it rests at its own goal and leaves the block where it is."""
+
 _PROPRIO = (0, 1, 5, 6)  # the pusher's x, y, vx, vy in the full state
 
 
 def embed(state: Float[Tensor, "*n X"]) -> Float[Tensor, "*n 1 6"]:
-    """One token of six numbers in which the success test's tolerances, 20 px and π/9, are distances of 1.
+    """One token of six numbers in which the success test's tolerances for the block, 20 px and π/9, are distances of 1.
 
-    Pusher x, y and block x, y in units of 20 px, then the block's angle as a point on a circle.
+    Pusher x, y (times `PUSHER_SCALE`) and block x, y in units of 20 px, then the block's angle as a point on a circle.
 
     Args:
         state: X >= 5 numbers: pusher x, y, block x, y [px], block angle [rad].
     """
-    angle = state[..., 4:5]
-    return torch.cat(
-        [state[..., :4] / POSITION_TOLERANCE_PX, ANGLE_RADIUS * angle.cos(), ANGLE_RADIUS * angle.sin()], dim=-1
-    ).unsqueeze(-2)
+    places, angle = state[..., :4] / POSITION_TOLERANCE_PX, state[..., 4:5]
+    turned = [ANGLE_RADIUS * angle.cos(), ANGLE_RADIUS * angle.sin()]
+    return torch.cat([PUSHER_SCALE * places[..., :2], places[..., 2:], *turned], dim=-1).unsqueeze(-2)
 
 
 class OracleController(PlanningController):

@@ -17,7 +17,7 @@ from wm.experiments.run_folder import claim
 from wm.fit import FitConfig
 from wm.pretrain import PretrainConfig, pretrain
 
-HORIZON = 3
+HORIZON = 2
 FRAMESKIP = 5
 
 
@@ -37,13 +37,13 @@ def run(data: Path, out: Path, *, encoder: str, width: int, episodes: int, steps
             f"{data}: encoder '{encoder}' expects pictures of {model.image_size} px, came {store.spec.image_size} px."
         )
     config, episodes = PretrainConfig(), min(episodes, len(store))
-    made_of = {"encoder": encoder, "tokens": width, "data": store.fingerprint(), "episodes": episodes}
+    made_of = {"encoder": encoder, "token_width": width, "data": store.fingerprint(), "episodes": episodes}
     claim(out, asdict(config) | made_of | {"steps": steps, "batch": batch, "seed": seed})
     frames = load_frames(store, episodes)
     windows, _ = log_windows(
         store, frames, history=config.history, horizon=HORIZON, frameskip=FRAMESKIP, episodes=episodes
     )
-    pretrain(model, windows, config, FitConfig(steps=steps, batch=batch, seed=seed), out)
+    pretrain(model, windows, config, FitConfig(steps=steps, batch=batch, learning_rate=2e-3, seed=seed), out)
     path = out / "encoder.safetensors"
     recipe = {"command": "wm pretrain", "objective": "acjepa", "data": store.spec.recipe, "episodes": episodes}
     recipe |= {"steps": steps, "batch": batch, "seed": seed, "wm": wm.__version__, "torch": torch.__version__}
@@ -57,8 +57,8 @@ def main(
     encoder: Annotated[str, typer.Option(help="Encoder to train.")] = "wm-tiny",
     width: Annotated[int, typer.Option(help="Numbers per token.")] = 64,
     episodes: Annotated[int, typer.Option(help="Use the first episodes only (frames are held in memory).")] = 2500,
-    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 6000,
-    batch: Annotated[int, typer.Option(help="Windows per step.")] = 64,
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 3000,
+    batch: Annotated[int, typer.Option(help="Windows per step.")] = 80,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
 ) -> None:
     """Train an encoder without labels (action-conditioned joint embedding), then freeze it."""

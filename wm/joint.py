@@ -6,10 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wm.losses import rollout_loss, sigreg
+from wm.losses import explained_part, rollout_loss, sigreg
 from wm.predictor import Predictor
 from wm.rollout import rollout
 from wm.state_head import StateHead
+
+EXPLAINED_WEIGHT = 0.05
+"""Of the part of the latent that proprioception explains; small, it only keeps the robot out of the world's numbers."""
 
 
 class JointModel(nn.Module):
@@ -35,23 +38,37 @@ class JointModel(nn.Module):
         self,
         states: Float[Tensor, "B T X"],
         actions: Float[Tensor, "B T-1 A"],
+        proprio: Float[Tensor, "B T P"] | None,
         regulariser: float,
         generator: torch.Generator,
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Rollout error over all steps after the context, plus the regulariser against collapse.
+        """Rollout error over all steps after the context, plus what keeps the state informative.
 
-        The targets are not detached: SIGReg, not a stop-gradient, keeps the state informative (LeWM, arXiv 2603.19312).
+        The targets are not detached: SIGReg, not a stop-gradient, prevents collapse (LeWM, arXiv 2603.19312). Where
+        the robot reports proprioception, the last P numbers of the latent are a read-out of it from the picture, and
+        SIGReg looks only at what proprioception does not explain of the others. Otherwise the robot, which moves most
+        and is the easiest to predict, fills the whole latent, and what it is to move is left out.
         """
-        history, width = self.predictor.history, self.head.tokens * self.head.width
+        history, latent = self.predictor.history, self.head.tokens * self.head.width
         imagined = rollout(self.predictor, states[:, :history], actions[:, None, history - 1 :])[:, 0]
         target = states[:, history:]
         prediction = rollout_loss(imagined, target, torch.ones(states.shape[-1]))
-        embeddings = states[..., :width].flatten(0, 1)
+        embeddings = states[..., :latent].flatten(0, 1)
+        read_out = torch.zeros(())
+        explained = torch.zeros(1)
+        if proprio is not None:
+            known = proprio.flatten(0, 1)
+            read_out = (embeddings[:, -known.shape[1] :] - known).square().mean()
+            world = embeddings[:, : -known.shape[1]]
+            explained = explained_part(world, known, generator)
+            embeddings = world - explained
         collapse = sigreg(embeddings, generator) if regulariser > 0 else torch.zeros(())
+        value = prediction + regulariser * collapse + read_out + EXPLAINED_WEIGHT * explained.square().mean()
         with torch.no_grad():
-            last = states[:, history - 1 : history, :width].expand_as(target[..., :width])
-            copy = (last - target[..., :width])[:, -1].square().mean()
-            error = (imagined - target)[:, -1, :width].square().mean()
-            std = embeddings.std(0).mean()
-        figures = {"prediction": prediction.detach(), "sigreg": collapse.detach(), "std": std}
-        return prediction + regulariser * collapse, figures | {"share_of_copy": error / copy.clamp_min(1e-9)}
+            world_width = embeddings.shape[1]
+            last = states[:, history - 1, :world_width]
+            copy = (last - target[:, -1, :world_width]).square().mean()
+            error = (imagined - target)[:, -1, :world_width].square().mean()
+        figures = {"prediction": prediction, "sigreg": collapse, "read_out": read_out, "std": embeddings.std(0).mean()}
+        figures |= {"explained": explained.square().mean(), "share_of_copy": error / copy.clamp_min(1e-9)}
+        return value, {name: figure.detach() for name, figure in figures.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 
+@runtime_checkable
 class WindowSampler(Protocol):
     """Draws windows of T frames, one latent step apart, that never cross an episode's end."""
 

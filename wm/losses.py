@@ -39,6 +39,26 @@ def sigreg(
     return 2.0 * torch.trapezoid(distance * gaussian, t, dim=-1).mean()
 
 
+def explained_part(
+    embeddings: Float[Tensor, "M D"], known: Float[Tensor, "M P"], generator: torch.Generator, features: int = 48
+) -> Float[Tensor, "M D"]:
+    """What a smooth function of `known` explains of the embeddings: ridge regression on random Fourier features.
+
+    The features (Rahimi & Recht 2007) are cosines of random directions with a length scale of one standard deviation.
+
+    Args:
+        embeddings: A sample.
+        known: What is known of each of its members, of unit scale.
+        generator: Draws the features.
+        features: Cosines, besides the linear and the constant one; keep well below M.
+    """
+    directions = torch.randn(known.shape[1], features, generator=generator, dtype=known.dtype)
+    phases = 2 * torch.pi * torch.rand(features, generator=generator, dtype=known.dtype)
+    basis = torch.cat([torch.ones_like(known[:, :1]), known, (known @ directions + phases).cos()], dim=1)
+    gram = basis.T @ basis + 1e-2 * len(basis) * torch.eye(basis.shape[1], dtype=basis.dtype)
+    return basis @ torch.linalg.solve(gram, basis.T @ embeddings)
+
+
 def variance_covariance(embeddings: Float[Tensor, "M D"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """VICReg's variance and covariance terms (Bardes et al. 2022, arXiv 2105.04906, eqs. 1 and 4).
 

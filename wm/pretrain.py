@@ -28,14 +28,14 @@ class PretrainConfig:
 
     Attributes:
         history: Context frames.
-        width: Numbers in the state that is predicted.
+        width: Numbers in the state that is predicted, the read-out of proprioception not counted.
         hidden: Width of the predictor.
         depth: Residual blocks of the predictor.
         regulariser: Weight of SIGReg.
     """
 
     history: int = 2
-    width: int = 64
+    width: int = 32
     hidden: int = 384
     depth: int = 2
     regulariser: float = 3.0
@@ -59,8 +59,9 @@ def pretrain(encoder: Encoder, windows: LogWindows, config: PretrainConfig, fit_
     """
     proprio_width = 0 if windows.log.proprio is None else windows.log.proprio.shape[1]
     action_width = windows.cut(np.zeros(1, np.int64), np.zeros(1, np.int64)).actions.shape[-1]
-    head = StateHead(encoder.grid, encoder.width, 1, config.width)
-    predictor = Predictor(config.width + proprio_width, action_width, config.history, config.hidden, config.depth)
+    width = config.width + proprio_width  # the last numbers read proprioception out of the picture
+    head = StateHead(encoder.grid, encoder.width, 1, width)
+    predictor = Predictor(width + proprio_width, action_width, config.history, config.hidden, config.depth)
     module = _Pretraining(encoder, JointModel(head, predictor))
     bf16 = fast_bf16()
 
@@ -70,7 +71,7 @@ def pretrain(encoder: Encoder, windows: LogWindows, config: PretrainConfig, fit_
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             tokens = module.encoder(normalise(batch.observations.flatten(0, 1)))
         states = module.joint.state_vectors(tokens.float().unflatten(0, (n, t)), batch.proprio)
-        value, figures = module.joint.loss(states, batch.actions, config.regulariser, generator)
+        value, figures = module.joint.loss(states, batch.actions, batch.proprio, config.regulariser, generator)
         return value, {**figures}
 
     fit(module, loss, fit_config, out, "pretrain")

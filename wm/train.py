@@ -21,6 +21,10 @@ from wm.losses import rollout_loss
 from wm.rollout import rollout
 
 
+ALONE = 0.15
+"""Share of windows whose context is the last frame repeated: what a controller has at an episode's first step."""
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Sizes and schedule of a compact world model.
@@ -56,7 +60,7 @@ def train_joint(joint: JointModel, windows: LogWindows, config: TrainConfig, out
     def loss(rng: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
         batch = windows.draw(rng, config.joint.batch)
         states = joint.state_vectors(batch.observations.float(), batch.proprio)
-        value, figures = joint.loss(states, batch.actions, config.regulariser, generator)
+        value, figures = joint.loss(states, batch.actions, batch.proprio, config.regulariser, generator)
         return value, {**figures}
 
     fit(joint, loss, config.joint, out, "joint")
@@ -76,6 +80,8 @@ def train_predictor(joint: JointModel, windows: LogWindows, config: TrainConfig,
 
     def loss(rng: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
         states, actions = window_states(windows, *windows.sampler.sample(rng, config.predictor.batch))
+        alone = torch.from_numpy(rng.random(len(states)) < ALONE)  # as at an episode's start
+        states[alone, : history - 1] = states[alone, history - 1 : history]
         imagined = rollout(joint.predictor, states[:, :history], actions[:, None, history - 1 :])[:, 0]
         target = states[:, history:]
         value = rollout_loss(imagined, target, torch.ones(states.shape[-1]))

@@ -9,7 +9,7 @@ from wm.envs.pusht.physics import PushTPhysics
 from wm.experiments.assemble import make_env
 from wm.experiments.episode import Actor, Outcome, Task, run_episode
 from wm.experiments.goals import sample_tasks
-from wm.experiments.oracle import OracleController, embed, simulate
+from wm.experiments.oracle import PUSHER_SCALE, OracleController, embed, simulate
 from wm.planners import ICEM, MPC
 from wm.planners.guardrails import WorkspaceBox
 
@@ -26,7 +26,8 @@ def controller(env, task: Task, horizon: int = 3, population: int = 24, guardrai
 
 def test_the_success_tests_tolerances_are_distances_of_one() -> None:
     state = torch.tensor([100.0, 200.0, 300.0, 250.0, 3.1])
-    for index, change in [(0, 20.0), (3, -20.0), (4, math.pi / 9), (4, math.pi / 9 - 2 * math.pi)]:
+    pusher = 20.0 / PUSHER_SCALE
+    for index, change in [(0, pusher), (2, 20.0), (3, -20.0), (4, math.pi / 9), (4, math.pi / 9 - 2 * math.pi)]:
         other = state.clone()
         other[index] += change
         assert math.isclose(float((embed(state) - embed(other)).norm()), 1.0, rel_tol=1e-4)

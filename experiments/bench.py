@@ -1,0 +1,125 @@
+"""`wm bench`: rates and times of the parts, each the median of several runs, ratios taken in one run."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from wm.datasets.collect.pusht import BlockSeekingPolicy
+from wm.datasets.collect.runner import record
+from wm.datasets.reader import EpisodeStore
+from wm.datasets.schema import DatasetSpec
+from wm.datasets.writer import EpisodeWriter
+from wm.envs.pusht.draw import draw
+from wm.envs.pusht.physics import PushTPhysics
+from wm.experiments.assemble import make_env, make_model, make_mpc
+from wm.experiments.episode import Controller
+from wm.experiments.goals import sample_tasks
+
+RUNS = 7
+
+
+def seconds(work: Callable[[], object], runs: int = RUNS) -> float:
+    """Median wall time of a piece of work, after one run that is not counted."""
+    work()
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def bench_push_t() -> dict[str, float]:
+    """Physics and pictures of push-T on one core, beside gym-pusht's where it is installed."""
+    physics, state, count = PushTPhysics(), np.array([200.0, 200.0, 256.0, 256.0, 0.7]), 300
+
+    def steps() -> None:
+        physics.set_state(state)
+        for i in range(count):
+            physics.step((256 + 100 * np.sin(i / 10), 256 + 100 * np.cos(i / 7)))
+
+    figures = {
+        "physics_steps_per_s": count / seconds(steps),
+        "pictures_per_s_96px": count / seconds(lambda: [draw(state + i * 0.01, 96) for i in range(count)]),
+    }
+    try:
+        figures |= _gym_pusht(state)
+    except ImportError:
+        pass  # a test dependency: the ratio is left out where it is not installed
+    return figures
+
+
+def _gym_pusht(state: np.ndarray) -> dict[str, float]:
+    import gym_pusht  # noqa: F401
+    import gymnasium
+
+    rival = gymnasium.make("gym_pusht/PushT-v0", obs_type="pixels", disable_env_checker=True).unwrapped
+    ours, target = make_env("pusht"), np.array([300.0, 300.0], np.float32)
+    rival.reset(options={"reset_to_state": state})
+    ours.reset(options={"state": state})
+    theirs = seconds(lambda: [rival.step(target) for _ in range(30)])
+    mine = seconds(lambda: [ours.step(target / 512) for _ in range(30)])
+    return {"env_step_with_picture_per_s": 30 / mine, "env_step_with_picture_vs_gym_pusht": theirs / mine}
+
+
+def bench_store() -> dict[str, float]:
+    """Append and read an episode of 100 control steps at 96 px."""
+    env = make_env("pusht")
+    episode = record(env, BlockSeekingPolicy(0), 100, 0)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "store"
+        with EpisodeWriter(path, DatasetSpec(env=env.env_spec, image_size=96)) as writer:
+            append = seconds(lambda: writer.append(episode))
+        store = EpisodeStore(path)
+        return {
+            "store_append_episode_ms": append * 1e3,
+            "store_read_episode_ms": seconds(lambda: store.frames(3)) * 1e3,
+            "store_read_window_16_ms": seconds(lambda: store.frames(3, 30, 46)) * 1e3,
+        }
+
+
+def bench_model(model_name: str) -> dict[str, float]:
+    """Encoding rate, one rollout of 200 candidates, and whole searches, with torch's present threads."""
+    model, task = make_model(model_name, "pusht"), sample_tasks("pusht", 1000, 1, 25)[0]
+    frames = torch.from_numpy(np.repeat(task.goal_image[None, None], 64, axis=1))
+    env = make_env("pusht")
+    observation, _ = env.reset(options={"state": task.start_state})
+    goal = model.encode(torch.from_numpy(task.goal_image)[None, None])
+    figures = {"encode_frames_per_s": 64 / seconds(lambda: model.encode(frames))}
+    for planner in ("icem", "cem"):
+        controller = Controller(model, make_mpc(planner, model.spec.frameskip), goal, kinematics=env.kinematics)
+        controller.observe(observation)
+        figures[f"plan_ms_{planner}"] = seconds(lambda c=controller: c.plan()) * 1e3  # type: ignore[misc]
+    context = controller.context()
+    actions = torch.zeros(1, 200, 5, model.action_width)
+    figures["rollout_200x5_ms"] = seconds(lambda: model.imagine(context, actions)) * 1e3
+    return figures
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder of bench.json.")] = Path("bench"),
+    model: Annotated[str, typer.Option(help="Shipped model or path.")] = "pusht",
+) -> None:
+    """Measure rates and times of the parts on this machine."""
+    out.mkdir(parents=True, exist_ok=True)
+    machine = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__}
+    machine |= {"torch_threads": str(torch.get_num_threads()), "runs": str(RUNS), "statistic": "median"}
+    figures: dict[str, Any] = {**bench_push_t(), **bench_store(), **bench_model(model)}
+    (out / "bench.json").write_text(json.dumps({"machine": machine, "figures": figures}, indent=1) + "\n")
+    table = Table("what", "figure", title=f"median of {RUNS}, {machine['torch_threads']} torch threads")
+    for name, value in figures.items():
+        table.add_row(name, f"{value:,.2f}")
+    Console().print(table)
