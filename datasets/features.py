@@ -40,7 +40,11 @@ def feature_table(
     out.mkdir(parents=True, exist_ok=True)
     rows, episodes = int(store.observation_offsets[-1]), len(store)
     tokens, width = encoder.grid * encoder.grid, encoder.width
-    identity: dict[str, object] = {"encoder": encoder.spec().fingerprint, "store": store.fingerprint(), "shape": [rows, tokens, width]}
+    identity: dict[str, object] = {
+        "encoder": encoder.spec().fingerprint,
+        "store": store.fingerprint(),
+        "shape": [rows, tokens, width],
+    }
     done = _done(out / "tokens.json", identity)
     size = rows * tokens * width
     data = out / "tokens.bf16"

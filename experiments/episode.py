@@ -24,6 +24,9 @@ from wm.types import Latent, Plan, Trajectory
 EARLIER_WEIGHT = 0.1
 """Weight of every latent step before the last in the goal distance, the last having 1."""
 
+ROBOT_WEIGHT = 1.0
+"""Weight of the read-out of the robot's own place in the goal distance, the rest of the latent having 1."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -151,6 +154,7 @@ class Controller(PlanningController):
         kinematics: The robot's exact motion; None when it declares none (then no path guardrail can be used).
         energies: More terms besides the goal distance.
         earlier_weight: Of each latent step before the last in the goal distance.
+        robot_weight: Of the latent's read-out of the robot's own place, beside what is seen of the world.
         deadline_ms: Per search.
         seed: Of the noise.
     """
@@ -165,10 +169,12 @@ class Controller(PlanningController):
         kinematics: Any = None,
         energies: list[Energy] | None = None,
         earlier_weight: float = EARLIER_WEIGHT,
+        robot_weight: float = ROBOT_WEIGHT,
         deadline_ms: float | None = None,
         seed: int = 0,
     ) -> None:
-        distance = GoalDistance(goal.tokens[:, 0], earlier_weight=earlier_weight)
+        scale = model.goal_scale(robot_weight)
+        distance = GoalDistance(goal.tokens[:, 0], earlier_weight=earlier_weight, scale=scale)
         super().__init__(
             model.spec.env.action,
             mpc,

@@ -23,7 +23,7 @@ from wm.errors import BadInputError
 from wm.experiments.assemble import MODELS
 from wm.experiments.atomic import write_files, write_json
 from wm.experiments.contact_sheet import failures_png, summary_png
-from wm.experiments.episode import EARLIER_WEIGHT, Task
+from wm.experiments.episode import EARLIER_WEIGHT, ROBOT_WEIGHT, Task
 from wm.experiments.episode_log import EpisodeLog, Record
 from wm.experiments.goals import sample_tasks
 from wm.experiments.metrics import goals, rates, timings, violations
@@ -124,7 +124,7 @@ def planner_settings(mpc: MPC) -> dict[str, Any]:
     """Settings of the solver, of the receding horizon and of the goal distance."""
     solver = {key: value for key, value in vars(mpc.solver).items() if isinstance(value, (int, float, str))}
     receding = {"horizon": mpc.horizon, "execute": mpc.execute, "frameskip": mpc.frameskip, "fill": mpc.fill}
-    return receding | {"earlier_weight": EARLIER_WEIGHT, "solver": solver}
+    return receding | {"earlier_weight": EARLIER_WEIGHT, "robot_weight": ROBOT_WEIGHT, "solver": solver}
 
 
 def _open(out: Path, config: dict[str, Any]) -> dict[ActorName, EpisodeLog]:

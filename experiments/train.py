@@ -49,7 +49,12 @@ def run(data: Path, encoder_path: Path, out: Path, config: TrainConfig, seed: in
     spec = ModelSpec(
         env=store.spec.env,
         encoder=encoder.spec(),
-        **{k: getattr(config, k) for k in ("frameskip", "history", "tokens", "width", "hidden", "depth")},
+        frameskip=config.frameskip,
+        history=config.history,
+        tokens=config.tokens,
+        width=config.width + (0 if store.spec.env.proprio is None else store.spec.env.proprio.width),
+        hidden=config.hidden,
+        depth=config.depth,
     )
     joint = build_joint(spec)
     cuts = {"history": config.history, "frameskip": config.frameskip}
@@ -129,7 +134,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Run folder; an interrupted run in it is continued.")],
     joint_steps: Annotated[int, typer.Option(help="Steps of the joint phase (state head and predictor).")] = 4000,
     predictor_steps: Annotated[int, typer.Option(help="Steps of the predictor phase.")] = 10000,
-    width: Annotated[int, typer.Option(help="Numbers in the state.")] = 64,
+    width: Annotated[int, typer.Option(help="Numbers in the state.")] = 32,
     hidden: Annotated[int, typer.Option(help="Width of the predictor.")] = 384,
     depth: Annotated[int, typer.Option(help="Residual blocks of the predictor.")] = 3,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,

@@ -100,6 +100,17 @@ class WorldModel(nn.Module):
             proprio = states[..., latent:] * std + mean
         return Trajectory(actions, tokens, proprio)
 
+    def goal_scale(self, robot_weight: float) -> Float[Tensor, "N D"]:
+        """Divisors of the goal distance that give the latent's read-out of proprioception a weight of its own.
+
+        Args:
+            robot_weight: > 0; 1 counts its numbers like the others.
+        """
+        scale = torch.ones(self.spec.tokens * self.spec.width)
+        if self.spec.env.proprio is not None:
+            scale[-self.spec.env.proprio.width :] = robot_weight**-0.5
+        return scale.unflatten(0, (self.spec.tokens, self.spec.width))
+
     def _state_vectors(self, context: Latent) -> Float[Tensor, "B T X"]:
         history = self.spec.history
         if context.tokens.shape[1] != history:

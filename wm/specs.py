@@ -134,7 +134,7 @@ class ModelSpec(_Spec):
         frameskip: F, control steps per latent step.
         history: Context frames (>= 2; velocity is not visible in one).
         tokens: N of the state head.
-        width: D of the state head.
+        width: D of the state head; with proprioception its last P numbers are a read-out of it from the picture.
         hidden: Width of the predictor's hidden layers.
         depth: Residual blocks of the predictor.
     """

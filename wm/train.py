@@ -20,7 +20,6 @@ from wm.logs import Log, LogWindows
 from wm.losses import rollout_loss
 from wm.rollout import rollout
 
-
 ALONE = 0.15
 """Share of windows whose context is the last frame repeated: what a controller has at an episode's first step."""
 
@@ -34,7 +33,7 @@ class TrainConfig:
         history: Context frames.
         horizon: Latent steps of the rollout loss.
         tokens: N of the state head.
-        width: D of the state head.
+        width: D of the state head, the read-out of proprioception not counted.
         hidden: Width of the predictor.
         depth: Residual blocks of the predictor.
         regulariser: Weight of SIGReg in the joint phase.
@@ -46,7 +45,7 @@ class TrainConfig:
     history: int = 2
     horizon: int = 5
     tokens: int = 1
-    width: int = 64
+    width: int = 32
     hidden: int = 384
     depth: int = 3
     regulariser: float = 3.0

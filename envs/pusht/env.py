@@ -74,7 +74,9 @@ class PushTEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         self.action_mode = action_mode
         self.spec_ = push_t_spec(action_mode)
         action = self.spec_.action
-        self.action_space = spaces.Box(np.array(action.low, np.float32), np.array(action.high, np.float32), dtype=np.float32)
+        self.action_space = spaces.Box(
+            np.array(action.low, np.float32), np.array(action.high, np.float32), dtype=np.float32
+        )
         self.observation_space = spaces.Dict(  # type: ignore[assignment]
             image=spaces.Box(0, 255, (image_size, image_size, 3), np.uint8),
             proprio=spaces.Box(-np.inf, np.inf, (4,), np.float32),

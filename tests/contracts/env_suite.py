@@ -83,7 +83,9 @@ class EnvContract:
         assert info["state"].shape == (len(spec.state_names),)
         assert ("proprio" in observation) == (spec.proprio is not None)
         if spec.proprio is not None:
-            assert observation["proprio"].shape == (spec.proprio.width,) and len(spec.proprio.units) == spec.proprio.width
+            assert (
+                observation["proprio"].shape == (spec.proprio.width,) and len(spec.proprio.units) == spec.proprio.width
+            )
 
     def test_actions_outside_the_box_are_clipped(self, env_id: str) -> None:
         inside, outside = make(env_id), make(env_id)

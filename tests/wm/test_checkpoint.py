@@ -147,7 +147,9 @@ def test_training_comes_back_with_the_optimisers_state(tmp_path: Path) -> None:
 def test_another_configuration_is_refused(tmp_path: Path) -> None:
     path, (module, optimiser) = tmp_path / "run.ckpt.safetensors", trained(1)
     save_training(path, module, optimiser, Config(9), 1)
-    with pytest.raises(MismatchError, match=r"training configuration in .*: expected .*'steps': 8.*, came .*'steps': 9"):
+    with pytest.raises(
+        MismatchError, match=r"training configuration in .*: expected .*'steps': 8.*, came .*'steps': 9"
+    ):
         load_training(path, module, optimiser, Config(8))
     with pytest.raises(CheckpointError, match="missing .*'bias'"):
         load_training(path, nn.Linear(2, 2), optimiser, Config(9))

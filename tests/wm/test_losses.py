@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wm.losses import effective_rank, rollout_loss, sigreg, variance_covariance
+from wm.losses import effective_rank, explained_part, rollout_loss, sigreg, variance_covariance
 
 
 def normal(m: int = 4096, d: int = 4, seed: int = 0) -> Tensor:
@@ -76,6 +76,17 @@ def test_following_sigregs_gradient_makes_a_sample_normal() -> None:
         sigreg(sample, generator, 32).backward()
         optimiser.step()
     assert (sample.std(0) - 1).abs().max() < 0.15 and sample.mean(0).abs().max() < 0.15
+
+
+def test_explained_part_is_the_smooth_function_of_what_is_known() -> None:
+    known, noise = normal(2000, 2), normal(2000, 3, seed=1)
+    smooth = torch.stack([known[:, 0] - 2 * known[:, 1], (2 * known[:, 0]).sin(), known.square().sum(1) - 3], 1)
+    explained = explained_part(smooth + noise, known, torch.Generator().manual_seed(0))
+    rest = smooth + noise - explained
+    assert (explained - smooth).square().mean(0).max() < 0.3
+    assert (rest.square().mean(0) - 1).abs().max() < 0.25
+    assert (rest.T @ known / len(known)).abs().max() < 0.05
+    assert explained_part(noise, known, torch.Generator().manual_seed(0)).square().mean() < 0.1
 
 
 def test_variance_and_covariance_vanish_on_uncorrelated_unit_numbers() -> None:

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import wm.datasets.features
+from wm.datasets.features import feature_table
+from wm.datasets.reader import EpisodeStore
+from wm.encoders.tiny import TinyEncoder
+from wm.errors import MismatchError, StoreError
+
+LENGTHS = [4, 7, 5, 6, 3]
+MakeStore = Callable[[Iterable[int]], Path]
+
+
+class Interrupted(Exception):
+    pass
+
+
+def encoder(seed: int = 0) -> TinyEncoder:
+    """For the toy store's 12 px pictures: a single token."""
+    torch.manual_seed(seed)
+    tiny = TinyEncoder(width=8)
+    tiny.image_size, tiny.grid = 12, 1
+    return tiny
+
+
+@pytest.fixture
+def store(make_store: MakeStore) -> EpisodeStore:
+    return EpisodeStore(make_store(LENGTHS))
+
+
+@pytest.fixture
+def commit_every_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wm.datasets.features, "_COMMIT_EVERY", 2)
+
+
+def interrupt_after(last: int) -> Callable[[int, int], None]:
+    def progress(done: int, total: int) -> None:
+        if done == last:
+            raise Interrupted
+
+    return progress
+
+
+def counted(store: EpisodeStore, out: Path) -> tuple[Tensor, list[int]]:
+    """The table, and which episodes were encoded for it."""
+    done: list[int] = []
+    return feature_table(store, encoder(), out, lambda now, _: done.append(now - 1)), done
+
+
+@pytest.mark.parametrize("batch", [256, 3])
+def test_a_row_is_its_frames_tokens(
+    store: EpisodeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    monkeypatch.setattr(wm.datasets.features, "_BATCH", batch)
+    table = feature_table(store, encoder(), tmp_path / "features")
+    assert table.shape == (sum(LENGTHS) + 5, 1, 8) and table.dtype == torch.bfloat16
+    for episode in range(5):
+        frames = torch.from_numpy(store.frames(episode))
+        tokens = encoder().encode(frames[None])[0].to(torch.bfloat16)
+        first, stop = store.observation_offsets[episode : episode + 2]
+        torch.testing.assert_close(table[first:stop], tokens, rtol=1e-2, atol=1e-2)
+    assert table.float().std() > 0.01
+
+
+def test_is_encoded_once(store: EpisodeStore, tmp_path: Path) -> None:
+    table, done = counted(store, tmp_path)
+    again, more = counted(store, tmp_path)
+    assert done == [0, 1, 2, 3, 4] and more == [] and torch.equal(table, again)
+
+
+@pytest.mark.usefixtures("commit_every_two")
+@pytest.mark.parametrize(("last", "first"), [(1, 0), (3, 2), (4, 4)])
+def test_an_interrupted_table_is_continued(store: EpisodeStore, tmp_path: Path, last: int, first: int) -> None:
+    whole, _ = counted(store, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        feature_table(store, encoder(), tmp_path / "halves", interrupt_after(last))
+    table, done = counted(store, tmp_path / "halves")
+    assert done == list(range(first, 5)) and torch.equal(table, whole)
+
+
+@pytest.mark.usefixtures("commit_every_two")
+def test_lost_data_is_encoded_again_even_after_another_interruption(store: EpisodeStore, tmp_path: Path) -> None:
+    whole, _ = counted(store, tmp_path)
+    expected = whole.clone()
+    (tmp_path / "tokens.bf16").unlink()
+    with pytest.raises(Interrupted):
+        feature_table(store, encoder(), tmp_path, interrupt_after(1))
+    table, done = counted(store, tmp_path)
+    assert done == [0, 1, 2, 3, 4] and torch.equal(table, expected)
+
+
+def test_another_encoders_table_is_refused(store: EpisodeStore, tmp_path: Path) -> None:
+    counted(store, tmp_path)
+    with pytest.raises(MismatchError) as error:
+        feature_table(store, encoder(1), tmp_path)
+    assert "cached features of another encoder or dataset" in str(error.value)
+    assert encoder(1).spec().fingerprint in str(error.value) and encoder().spec().fingerprint in str(error.value)
+
+
+def test_another_stores_table_is_refused(store: EpisodeStore, tmp_path: Path) -> None:
+    counted(store, tmp_path / "features")
+    record = json.loads((tmp_path / "features" / "tokens.json").read_text())
+    (tmp_path / "features" / "tokens.json").write_text(json.dumps(record | {"store": "0" * 16}))
+    with pytest.raises(MismatchError, match=f"{store.fingerprint()}.*0000000000000000"):
+        counted(store, tmp_path / "features")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"encoder": "x"}'])
+def test_an_unreadable_record_is_refused(store: EpisodeStore, tmp_path: Path, text: str) -> None:
+    counted(store, tmp_path)
+    (tmp_path / "tokens.json").write_text(text)
+    with pytest.raises(StoreError, match="tokens.json: expected the record of cached features, it cannot be read"):
+        counted(store, tmp_path)
+
+
+@pytest.mark.usefixtures("commit_every_two")
+def test_a_full_disk_keeps_what_was_encoded(
+    store: EpisodeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        with pytest.raises(StoreError, match="cannot write the features .*No space left on device"):
+            counted(store, tmp_path)
+    with pytest.raises(Interrupted):
+        feature_table(store, encoder(), tmp_path, interrupt_after(3))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(StoreError, match="what was encoded is kept"):
+            counted(store, tmp_path)
+    assert counted(store, tmp_path)[1] == [2, 3, 4]
