@@ -31,8 +31,7 @@ class Recipe:
         steps: Control steps per episode.
         pretrain_episodes: Episodes whose frames train the encoder.
         pretrain_steps: Optimiser steps of the encoder.
-        joint_steps: Optimiser steps of state head and predictor together.
-        predictor_steps: Optimiser steps of the predictor alone.
+        predictor_steps: Optimiser steps of the predictor.
         decoder_steps: Optimiser steps of the decoder (only for looking).
         seed: Of all of them.
     """
@@ -41,8 +40,7 @@ class Recipe:
     steps: int = 100
     pretrain_episodes: int = 2500
     pretrain_steps: int = 3000
-    joint_steps: int = 3000
-    predictor_steps: int = 10000
+    predictor_steps: int = 7000
     decoder_steps: int = 1500
     seed: int = 0
 
@@ -68,11 +66,7 @@ def build(env: str, out: Path, recipe: Recipe, workers: int) -> Path:
     )  # fmt: skip
     console.rule("3/4 train the world model")
     config = TrainConfig()
-    config = replace(
-        config,
-        joint=replace(config.joint, steps=recipe.joint_steps, seed=seed),
-        predictor=replace(config.predictor, steps=recipe.predictor_steps, seed=seed),
-    )
+    config = replace(config, predictor=replace(config.predictor, steps=recipe.predictor_steps, seed=seed))
     path = train.run(data, weights, out / "model", config, seed)
     console.rule("4/4 train the decoder (only for looking)")
     decode(data, path, recipe)

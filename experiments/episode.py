@@ -54,6 +54,7 @@ class Outcome:
         block_reached: The same for the block alone.
         steps: Control steps executed.
         states: ``(steps + 1, S)``; actions: ``(steps, A / F)``; frames: ``(steps + 1, H, W, 3)``.
+        proprio: ``(steps + 1, P)`` what the robot reported, raw units; empty when it reports none.
         plans: Every plan, and `planned_at` the control step it was made at.
         plan_ms: Wall time of each plan from the remembered observations to actions, search included [ms].
         observe_ms: Wall time of taking in each observation (encoding it) [ms].
@@ -67,6 +68,7 @@ class Outcome:
     states: list[np.ndarray] = field(default_factory=list)
     actions: list[np.ndarray] = field(default_factory=list)
     frames: list[np.ndarray] = field(default_factory=list)
+    proprio: list[np.ndarray] = field(default_factory=list)
     plans: list[Plan] = field(default_factory=list)
     planned_at: list[int] = field(default_factory=list)
     plan_ms: list[float] = field(default_factory=list)
@@ -262,6 +264,8 @@ def _observe(outcome: Outcome, controller: Actor, observation: dict[str, np.ndar
     begun = time.perf_counter()
     controller.observe(observation)
     outcome.observe_ms.append(1e3 * (time.perf_counter() - begun))
+    if "proprio" in observation:
+        outcome.proprio.append(observation["proprio"])
 
 
 def _record(

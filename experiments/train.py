@@ -27,7 +27,7 @@ from wm.logs import LogWindows
 from wm.model import BANK, WorldModel, build_joint, build_model
 from wm.probe import LinearProbe, error_by_horizon
 from wm.specs import ModelSpec
-from wm.train import TrainConfig, state_table, train_joint, train_predictor
+from wm.train import TrainConfig, state_table, train_head, train_predictor
 
 REPORT_HORIZON = 8
 PROBE_FRAMES = 20_000
@@ -58,11 +58,12 @@ def run(data: Path, encoder_path: Path, out: Path, config: TrainConfig, seed: in
     )
     joint = build_joint(spec)
     cuts = {"history": config.history, "frameskip": config.frameskip}
-    windows, _ = log_windows(store, tokens, horizon=config.horizon - 1, **cuts)
-    train_joint(joint, windows, config, out)
+    joint.head.requires_grad_(False)
+    windows, _ = log_windows(store, tokens, horizon=1, **cuts)
+    with Console(stderr=True).status("state head: slow features"):
+        train_head(joint.head, windows, config, out)
     states = state_table(joint, tokens)
     windows, _ = log_windows(store, states, horizon=config.horizon, **cuts)
-    joint.head.requires_grad_(False)
     train_predictor(joint, windows, config, out)
     model = build_model(spec, encoder, windows.action_moments, windows.proprio_moments)
     model.joint.load_state_dict(joint.state_dict())
@@ -121,7 +122,6 @@ def _provenance(store: EpisodeStore, encoder_path: Path, config: TrainConfig, se
         "seed": seed,
         "data": store.spec.recipe | {"episodes": len(store), "fingerprint": store.fingerprint()},
         "encoder": encoder_path.name,
-        "joint_steps": config.joint.steps,
         "predictor_steps": config.predictor.steps,
         "wm": wm.__version__,
         "torch": torch.__version__,
@@ -132,8 +132,7 @@ def main(
     data: Annotated[Path, typer.Argument(help="Episode store.")],
     encoder: Annotated[Path, typer.Option(help="Encoder file of `wm pretrain`.")],
     out: Annotated[Path, typer.Option(help="Run folder; an interrupted run in it is continued.")],
-    joint_steps: Annotated[int, typer.Option(help="Steps of the joint phase (state head and predictor).")] = 4000,
-    predictor_steps: Annotated[int, typer.Option(help="Steps of the predictor phase.")] = 10000,
+    steps: Annotated[int, typer.Option(help="Optimiser steps of the predictor.")] = 7000,
     width: Annotated[int, typer.Option(help="Numbers in the state.")] = 32,
     hidden: Annotated[int, typer.Option(help="Width of the predictor.")] = 384,
     depth: Annotated[int, typer.Option(help="Residual blocks of the predictor.")] = 3,
@@ -141,10 +140,6 @@ def main(
 ) -> None:
     """Train a world model on a store's logs, on top of a frozen encoder."""
     config = TrainConfig(width=width, hidden=hidden, depth=depth)
-    config = replace(
-        config,
-        joint=replace(config.joint, steps=joint_steps, seed=seed),
-        predictor=replace(config.predictor, steps=predictor_steps, seed=seed),
-    )
+    config = replace(config, predictor=replace(config.predictor, steps=steps, seed=seed))
     path = run(data, encoder, out, config, seed)
     print(f"{path}: trained; report in {out / 'report.json'} and {out / 'report.png'}")

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wm.losses import explained_part, rollout_loss, sigreg
+from wm.point_head import PointHead
 from wm.predictor import Predictor
 from wm.rollout import rollout
 from wm.state_head import StateHead
@@ -23,7 +24,7 @@ class JointModel(nn.Module):
         predictor: One latent step ahead.
     """
 
-    def __init__(self, head: StateHead, predictor: Predictor) -> None:
+    def __init__(self, head: StateHead | PointHead, predictor: Predictor) -> None:
         super().__init__()
         self.head, self.predictor = head, predictor
 

@@ -18,8 +18,8 @@ from wm.encoders.base import Encoder, normalise
 from wm.fit import FitConfig, fit
 from wm.joint import JointModel
 from wm.logs import LogWindows
+from wm.point_head import PointHead
 from wm.predictor import Predictor
-from wm.state_head import StateHead
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def pretrain(encoder: Encoder, windows: LogWindows, config: PretrainConfig, fit_
     proprio_width = 0 if windows.log.proprio is None else windows.log.proprio.shape[1]
     action_width = windows.cut(np.zeros(1, np.int64), np.zeros(1, np.int64)).actions.shape[-1]
     width = config.width + proprio_width  # the last numbers read proprioception out of the picture
-    head = StateHead(encoder.grid, encoder.width, 1, width)
+    head = PointHead(encoder.grid, encoder.width, 1, width)
     predictor = Predictor(width + proprio_width, action_width, config.history, config.hidden, config.depth)
     module = _Pretraining(encoder, JointModel(head, predictor))
     bf16 = fast_bf16()

@@ -1,4 +1,4 @@
-"""From a frozen encoder's many tokens to the few that the compact model predicts."""
+"""From a frozen encoder's many tokens to the few numbers that the compact model predicts."""
 
 from __future__ import annotations
 
@@ -8,35 +8,40 @@ from torch import Tensor, nn
 
 
 class StateHead(nn.Module):
-    """Where things are: feature points of a convolution over the token grid, then one linear layer.
+    """A linear map of the tokens and of their pooled products.
 
-    A 3 × 3 convolution gives `points` maps; each map's softmax over the grid is a place, and its expected coordinates
-    are two numbers that move linearly with what the map looks at (deep spatial autoencoders, Finn et al. 2016, arXiv
-    1509.06113). Small on purpose: the encoder holds what is seen, the head only chooses what of it is state. It is
-    trained with the predictor and kept from collapsing by a regulariser (`wm.losses.sigreg`).
+    The tokens as they stand tell where things are. Their products, channel by channel, averaged over the grid (bilinear
+    pooling, Lin et al. 2015, arXiv 1504.07889) do not change when a thing moves but do when it turns: measured on
+    push-T, the block's sine and cosine are linear in them with R² 0.92, in the mean token with 0.2. What of all this is
+    state is decided in closed form (`wm.slow_features`), not by gradients.
 
     Args:
         grid: Side of the encoder's token grid.
-        encoder_width: Numbers per encoder token.
+        encoder_width: De, numbers per encoder token.
         tokens: N, state tokens per frame.
         width: D, numbers per state token.
-        points: Feature points.
     """
 
-    places: Tensor
+    channel_mean: Tensor
+    channel_std: Tensor
+    pairs: Tensor
 
-    def __init__(self, grid: int, encoder_width: int, tokens: int, width: int, points: int = 64) -> None:
+    def __init__(self, grid: int, encoder_width: int, tokens: int, width: int) -> None:
         super().__init__()
-        self.grid, self.tokens, self.width = grid, tokens, width
-        self.maps = nn.Conv2d(encoder_width, points, 3, padding=1)
-        self.pool = nn.Linear(2 * points, tokens * width)
-        axis = torch.linspace(-1.0, 1.0, grid)
-        self.register_buffer("places", torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).flatten(0, 1))
-        nn.init.normal_(self.pool.weight, std=1.0 / points**0.5)
+        self.tokens, self.width = tokens, width
+        self.register_buffer("channel_mean", torch.zeros(encoder_width))
+        self.register_buffer("channel_std", torch.ones(encoder_width))
+        self.register_buffer("pairs", torch.triu_indices(encoder_width, encoder_width), persistent=False)
+        self.places = nn.Linear(grid * grid * encoder_width, tokens * width)
+        self.products = nn.Linear(self.pairs.shape[1], tokens * width, bias=False)
 
     def forward(self, tokens: Float[Tensor, "M Ne De"]) -> Float[Tensor, "M N D"]:
         """State tokens of frames."""
-        grid = tokens.transpose(1, 2).unflatten(2, (self.grid, self.grid))
-        attention = self.maps(grid).flatten(2).softmax(-1)  # (M, points, Ne)
-        coordinates = attention @ self.places  # (M, points, 2)
-        return self.pool(3.0 * coordinates.flatten(1)).unflatten(1, (self.tokens, self.width))
+        places, products = self.features(tokens)
+        return (self.places(places) + self.products(products)).unflatten(1, (self.tokens, self.width))
+
+    def features(self, tokens: Float[Tensor, "M Ne De"]) -> tuple[Float[Tensor, "M L"], Float[Tensor, "M Q"]]:
+        """What the linear maps see: the standardised tokens, flattened, and their pooled products (Q = De (De+1) / 2)."""
+        standard = (tokens - self.channel_mean) / self.channel_std
+        gram = standard.transpose(1, 2) @ standard / tokens.shape[1]  # (M, De, De)
+        return standard.flatten(1), gram[:, self.pairs[0], self.pairs[1]]

@@ -1,8 +1,7 @@
 """Training a compact world model on the cached tokens of a frozen encoder.
 
-Two phases. *Joint*: state head and predictor together, with SIGReg against collapse; this decides what the state is.
-*Predictor*: the head is frozen, every frame's state is computed once, and the predictor alone is trained on, which is
-ten times cheaper a step and makes it accurate over the planning horizon.
+Two phases. *Head*: what of a frame is state is found in closed form (`wm.slow_features`) and then frozen. *Predictor*:
+every frame's state is computed once, and the predictor learns by a multi-step rollout loss on logged windows.
 """
 
 from __future__ import annotations
@@ -14,11 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wm.checkpoint import load_tensors, load_weights, save_tensors
 from wm.fit import FitConfig, fit
 from wm.joint import JointModel
 from wm.logs import Log, LogWindows
 from wm.losses import rollout_loss
 from wm.rollout import rollout
+from wm.slow_features import SlowFeatures, draw_pairs, fit_state_head
+from wm.state_head import StateHead
 
 ALONE = 0.15
 """Share of windows whose context is the last frame repeated: what a controller has at an episode's first step."""
@@ -36,9 +38,9 @@ class TrainConfig:
         width: D of the state head, the read-out of proprioception not counted.
         hidden: Width of the predictor.
         depth: Residual blocks of the predictor.
-        regulariser: Weight of SIGReg in the joint phase.
-        joint: Schedule of the joint phase.
-        predictor: Schedule of the predictor phase.
+        pairs: Pairs of frames that the state head is fitted to.
+        components: Principal components of the tokens that it may use.
+        predictor: Schedule of the predictor.
     """
 
     frameskip: int = 5
@@ -48,21 +50,28 @@ class TrainConfig:
     width: int = 32
     hidden: int = 384
     depth: int = 3
-    regulariser: float = 3.0
-    joint: FitConfig = field(default_factory=lambda: FitConfig(steps=4000, batch=128))
-    predictor: FitConfig = field(default_factory=lambda: FitConfig(steps=10000, batch=512, weight_decay=1e-5))
+    pairs: int = 40_000
+    components: int = 500
+    predictor: FitConfig = field(default_factory=lambda: FitConfig(steps=7000, batch=256, weight_decay=1e-5))
 
 
-def train_joint(joint: JointModel, windows: LogWindows, config: TrainConfig, out: Path) -> None:
-    """Phase one: state head and predictor, on windows of cached encoder tokens ``(O, Ne, De)``."""
+def train_head(head: StateHead, windows: LogWindows, config: TrainConfig, out: Path) -> SlowFeatures | None:
+    """Phase one: what is state, in closed form, from cached encoder tokens ``(O, Ne, De)``.
 
-    def loss(rng: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
-        batch = windows.draw(rng, config.joint.batch)
-        states = joint.state_vectors(batch.observations.float(), batch.proprio)
-        value, figures = joint.loss(states, batch.actions, batch.proprio, config.regulariser, generator)
-        return value, {**figures}
-
-    fit(joint, loss, config.joint, out, "joint")
+    Writes `<out>/head.safetensors`; where that exists it is read back instead, and None returned.
+    """
+    path = out / "head.safetensors"
+    if path.exists():
+        load_weights(head, load_tensors(path)[0], path)
+        return None
+    episodes, starts = windows.sampler.sample(np.random.default_rng(config.predictor.seed), config.pairs)
+    rows = windows.sampler.observation_index(episodes, starts)[:, :2]
+    proprio = None
+    if windows.log.proprio is not None and windows.proprio_moments is not None:
+        proprio = windows.proprio_moments.normalise(torch.from_numpy(windows.log.proprio))
+    found = fit_state_head(head, draw_pairs(rows, torch.as_tensor(windows.log.observations), proprio), config.components)
+    save_tensors(path, dict(head.state_dict()), {"slowness": found.slowness, "visible": found.visible})
+    return found
 
 
 @torch.inference_mode()

@@ -1,0 +1,170 @@
+"""One planned episode: from the command line's strings to built parts, and playing it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wm.decoder import DECODER_FILE, Decoder, load_decoder, model_fingerprint
+from wm.errors import BadInputError, WmError
+from wm.experiments.assemble import MODELS, make_env, make_guardrails, make_model, make_mpc, require_clear_start
+from wm.experiments.episode import Controller, Outcome, Task, run_episode
+from wm.experiments.start import Start, find_start
+from wm.model import WorldModel
+from wm.planners.guardrails import PathGuardrail
+from wm.planners.mpc import MPC
+from wm.preprocess import read_goal_picture
+
+UNFAMILIAR = 1.5
+"""A goal this many times as far from the training data as the 99th percentile of held-out frames gets a warning."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for.
+
+    Attributes:
+        env: Environment's name.
+        goal: The goal picture.
+        start: File of `wm goal` with the start; see `find_start`.
+        seed: Of the search's noise, and of the start where no file gives it.
+        model: Shipped name or path.
+        planner: Planner's name.
+        budget_steps: Control steps, >= 1.
+        deadline_ms: For each search, > 0.
+        keep_out: Discs x, y, radius [px].
+        workspace: x low, y low, x high, y high [px].
+        max_speed: px/s.
+    """
+
+    env: str
+    goal: Path
+    start: Path | None = None
+    seed: int | None = None
+    model: str = "pusht"
+    planner: str = "icem"
+    budget_steps: int = 50
+    deadline_ms: float | int | None = None
+    keep_out: Sequence[tuple[float, float, float]] = ()
+    workspace: tuple[float, float, float, float] | None = None
+    max_speed: float | int | None = None
+
+
+@dataclass(frozen=True)
+class Mission:
+    """Built and checked parts.
+
+    Attributes:
+        request: Where they come from.
+        env: The environment.
+        model: The world model.
+        decoder: Of the model's states, only for looking; None when there is none.
+        mpc: Solver and receding horizon.
+        guardrails: On the robot's path.
+        start: Start state, and the goal's when known.
+        task: The same with the goal picture.
+        goal_sha256: Of the goal picture's file.
+        unfamiliarity: Of the goal picture; > 1 is unusual. None when the model cannot tell.
+        warnings: Sentences for the user.
+    """
+
+    request: Request
+    env: Any
+    model: WorldModel
+    decoder: Decoder | None
+    mpc: MPC
+    guardrails: list[PathGuardrail]
+    start: Start
+    task: Task
+    goal_sha256: str
+    unfamiliarity: float | None
+    warnings: tuple[str, ...]
+
+    def play(self, after_step: Callable[[int], None] | None = None) -> Outcome:
+        """Plan and execute in closed loop until the goal is reached or the budget is spent.
+
+        Args:
+            after_step: Called with the number of executed control steps.
+        """
+        goal = self.model.encode(torch.from_numpy(self.task.goal_image)[None, None])
+        controller = Controller(
+            self.model,
+            self.mpc,
+            goal,
+            guardrails=self.guardrails,
+            kinematics=getattr(self.env, "kinematics", None),
+            deadline_ms=self.request.deadline_ms,
+            seed=self.task.seed,
+        )
+        return run_episode(self.env, self.task, controller, self.request.budget_steps, after_step)
+
+
+def prepare(request: Request) -> Mission:
+    """Build every part and check all of the input before anything is planned.
+
+    Raises:
+        BadInputError: a number out of range, a picture or start file that cannot be used, a guardrail that the start
+            breaks.
+        UnknownNameError: no such environment, model or planner.
+        MismatchError: a model or start file of another environment.
+        CheckpointError: an unreadable model.
+    """
+    _check_numbers(request)
+    make_env(request.env)
+    model = make_model(request.model, request.env)
+    size = model.spec.encoder.image_size
+    env = make_env(request.env, size)
+    mpc = make_mpc(request.planner, model.spec.frameskip)
+    goal = read_goal_picture(request.goal, size)
+    start = find_start(env, request.env, request.goal, request.start, request.seed)
+    guardrails = make_guardrails(request.keep_out, request.workspace, request.max_speed)
+    proprio = env.reset(options={"state": start.state})[0].get("proprio")
+    if guardrails:
+        require_clear_start(guardrails, torch.from_numpy(proprio))
+    decoder, warnings = _decoder(request.model, model)
+    unfamiliarity = float(model.unfamiliarity(torch.from_numpy(goal)[None, None]))
+    if unfamiliarity > UNFAMILIAR:
+        warnings.append(
+            "the goal picture is unlike the training data: "
+            f"distance {unfamiliarity:.1f} times the 99th percentile of held-out frames."
+        )
+    return Mission(
+        request=request,
+        env=env,
+        model=model,
+        decoder=decoder,
+        mpc=mpc,
+        guardrails=guardrails,
+        start=start,
+        task=Task(start.state, goal, start.goal_state, request.seed or 0),
+        goal_sha256=hashlib.sha256(request.goal.read_bytes()).hexdigest(),
+        unfamiliarity=unfamiliarity if math.isfinite(unfamiliarity) else None,
+        warnings=tuple(warnings),
+    )
+
+
+def _check_numbers(request: Request) -> None:
+    deadline, seed = request.deadline_ms, request.seed
+    if request.budget_steps < 1:
+        raise BadInputError(f"budget-steps: expected at least 1 control step, came {request.budget_steps}.")
+    if deadline is not None and not (math.isfinite(deadline) and deadline > 0):
+        raise BadInputError(f"deadline-ms: expected a number above 0, came {deadline}.")
+    if seed is not None and not 0 <= seed < 2**63:
+        raise BadInputError(f"seed: expected a whole number of at least 0 and below 2^63, came {seed}.")
+
+
+def _decoder(name: str, model: WorldModel) -> tuple[Decoder | None, list[str]]:
+    """The decoder beside the model; without it planning is the same, there is only less to look at."""
+    path = MODELS.get(name, Path(name)).with_name(DECODER_FILE)
+    if not path.exists():
+        return None, [f"no {DECODER_FILE} beside the model: the film cannot show what was imagined."]
+    try:
+        return load_decoder(path, model_fingerprint(model)), []
+    except WmError as error:
+        return None, [f"the film cannot show what was imagined: {error}"]

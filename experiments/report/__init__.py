@@ -1,0 +1,1 @@
+"""Pictures and pages about one run: what was planned, what happened, how training went."""
