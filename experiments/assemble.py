@@ -56,7 +56,7 @@ def make_model(name: str, env: str) -> WorldModel:
 
 
 PLANNERS: dict[str, Callable[[int], Solver[Any]]] = {
-    "icem": lambda frameskip: ICEM(frameskip),
+    "icem": lambda frameskip: ICEM(frameskip, population=128, iterations=6, init_std=0.2),
     "cem": lambda frameskip: CEM(),
 }
 """Name to a constructor that takes the frameskip; the first is the default."""

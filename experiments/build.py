@@ -40,7 +40,7 @@ class Recipe:
     steps: int = 100
     pretrain_episodes: int = 2500
     pretrain_steps: int = 3000
-    predictor_steps: int = 7000
+    predictor_steps: int = 6000
     decoder_steps: int = 1500
     seed: int = 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -64,10 +65,10 @@ def demo(settings: Demo, out: Path, progress: Console | None = None) -> Planned:
 
 
 def _table(record: PlanRecord, out: Path) -> Table:
-    table = Table(title=headline(record), title_justify="left", show_header=False, box=None)
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     if record.plan_ms:
         table.add_row("plans", f"{len(record.plan_ms)}, {median(record.plan_ms):.0f} ms each (median)")
-    names = {"goal.png": "the goal picture, all that the planner was given", "rollout.gif": "real | imagined | goal"}
+    names = {"goal.png": "the goal picture, all that the planner knew of the goal", "rollout.gif": "real | imagined | goal"}
     names |= {
         "energy.png": "energies, times, errors",
         "report.html": "all of it on one page",
@@ -86,7 +87,9 @@ def main(
     """Plan a push-T task from a goal picture and show what was imagined beside what happened."""
     planned = demo(Demo(seed=seed, model=model), out, Console(stderr=True))
     for warning in planned.record.warnings:
-        Console(stderr=True).print(f"warning: {warning}", markup=False)
-    Console().print(_table(planned.record, out))
-    if not planned.record.reached:
+        print(f"warning: {warning}", file=sys.stderr)
+    console, reached = Console(), planned.record.reached
+    console.print(headline(planned.record), style="bold green" if reached else "bold red", highlight=False)
+    console.print(_table(planned.record, out))
+    if not reached:
         raise typer.Exit(1)

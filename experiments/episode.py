@@ -24,7 +24,7 @@ from wm.types import Latent, Plan, Trajectory
 EARLIER_WEIGHT = 0.1
 """Weight of every latent step before the last in the goal distance, the last having 1."""
 
-ROBOT_WEIGHT = 1.0
+ROBOT_WEIGHT = 3.0
 """Weight of the read-out of the robot's own place in the goal distance, the rest of the latent having 1."""
 
 
@@ -105,6 +105,7 @@ class PlanningController(ABC):
         mpc: Solver and receding horizon; it is reset.
         energies: Terms to minimise.
         guardrails: On the robot's path.
+        budget: Control steps of the episode; the horizon never reaches beyond it. None plans as if it never ended.
         deadline_ms: Per search.
         seed: Of the noise.
     """
@@ -116,9 +117,11 @@ class PlanningController(ABC):
         energies: Sequence[Energy],
         *,
         guardrails: list[PathGuardrail] | None = None,
+        budget: int | None = None,
         deadline_ms: float | None = None,
         seed: int = 0,
     ) -> None:
+        self.budget, self.planned_steps = budget, 0
         self.mpc, self.energies = mpc, list(energies)
         self.guardrails, self.deadline_ms = guardrails or [], deadline_ms
         self.generator = torch.Generator().manual_seed(seed)
@@ -139,9 +142,13 @@ class PlanningController(ABC):
         Returns:
             The plan and the control-step actions to execute now, ``(execute * F, A / F)`` raw units.
         """
-        rollout = self.imagination()
-        problem = Problem(rollout, self.energies, self.guardrails, self.low, self.high, self.mpc.horizon)
+        rollout, horizon = self.imagination(), self.mpc.horizon
+        if self.budget is not None:
+            left = -(-(self.budget - self.planned_steps) // self.mpc.frameskip)  # latent steps, rounded up
+            horizon = max(1, min(horizon, left))
+        problem = Problem(rollout, self.energies, self.guardrails, self.low, self.high, horizon)
         plan, now = self.mpc.plan(problem, generator=self.generator, deadline_ms=self.deadline_ms)
+        self.planned_steps += now.shape[1]
         return plan, now[0].numpy()
 
 
@@ -157,6 +164,7 @@ class Controller(PlanningController):
         energies: More terms besides the goal distance.
         earlier_weight: Of each latent step before the last in the goal distance.
         robot_weight: Of the latent's read-out of the robot's own place, beside what is seen of the world.
+        budget: Control steps of the episode, or None (see `PlanningController`).
         deadline_ms: Per search.
         seed: Of the noise.
     """
@@ -172,6 +180,7 @@ class Controller(PlanningController):
         energies: list[Energy] | None = None,
         earlier_weight: float = EARLIER_WEIGHT,
         robot_weight: float = ROBOT_WEIGHT,
+        budget: int | None = None,
         deadline_ms: float | None = None,
         seed: int = 0,
     ) -> None:
@@ -182,6 +191,7 @@ class Controller(PlanningController):
             mpc,
             [distance, *(energies or [])],
             guardrails=guardrails,
+            budget=budget,
             deadline_ms=deadline_ms,
             seed=seed,
         )

@@ -99,6 +99,7 @@ class Mission:
             goal,
             guardrails=self.guardrails,
             kinematics=getattr(self.env, "kinematics", None),
+            budget=self.request.budget_steps,
             deadline_ms=self.request.deadline_ms,
             seed=self.task.seed,
         )

@@ -58,6 +58,7 @@ class OracleController(PlanningController):
         kinematics: How an action becomes the pusher's target, and its path for the guardrails.
         guardrails: On the pusher's path.
         earlier_weight: Of each latent step before the last in the goal distance.
+        budget: Control steps of the episode, or None (see `PlanningController`).
         deadline_ms: Per search.
         seed: Of the noise.
     """
@@ -72,12 +73,13 @@ class OracleController(PlanningController):
         *,
         guardrails: list[PathGuardrail] | None = None,
         earlier_weight: float = EARLIER_WEIGHT,
+        budget: int | None = None,
         deadline_ms: float | None = None,
         seed: int = 0,
     ) -> None:
         goal = embed(torch.from_numpy(np.asarray(goal_state, np.float64)).float()[None])
         distance = GoalDistance(goal, earlier_weight=earlier_weight)
-        super().__init__(action, mpc, [distance], guardrails=guardrails, deadline_ms=deadline_ms, seed=seed)
+        super().__init__(action, mpc, [distance], guardrails=guardrails, budget=budget, deadline_ms=deadline_ms, seed=seed)
         self.full_state, self.kinematics, self.physics = full_state, kinematics, PushTPhysics()
 
     def observe(self, observation: dict[str, np.ndarray]) -> None:

@@ -71,10 +71,21 @@ class Player:
         if name == "oracle":
             assert task.goal_state is not None
             kinematics, state = self.env.kinematics, self.env.get_state
-            return OracleController(action, self.mpc, task.goal_state, state, kinematics, seed=task.seed)
+            budget = self.setting.budget_steps
+            return OracleController(
+                action, self.mpc, task.goal_state, state, kinematics, budget=budget, seed=task.seed
+            )
         goal = self.model.encode(torch.from_numpy(task.goal_image)[None, None])
         deadline, kinematics = self.setting.deadline_ms, self.env.kinematics
-        return Controller(self.model, self.mpc, goal, kinematics=kinematics, deadline_ms=deadline, seed=task.seed)
+        return Controller(
+            self.model,
+            self.mpc,
+            goal,
+            kinematics=kinematics,
+            budget=self.setting.budget_steps,
+            deadline_ms=deadline,
+            seed=task.seed,
+        )
 
 
 def play_all(player: Player, name: ActorName, tasks: Sequence[tuple[int, Task]], workers: int) -> Iterator[Record]:

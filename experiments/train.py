@@ -132,7 +132,7 @@ def main(
     data: Annotated[Path, typer.Argument(help="Episode store.")],
     encoder: Annotated[Path, typer.Option(help="Encoder file of `wm pretrain`.")],
     out: Annotated[Path, typer.Option(help="Run folder; an interrupted run in it is continued.")],
-    steps: Annotated[int, typer.Option(help="Optimiser steps of the predictor.")] = 7000,
+    steps: Annotated[int, typer.Option(help="Optimiser steps of the predictor.")] = 6000,
     width: Annotated[int, typer.Option(help="Numbers in the state.")] = 32,
     hidden: Annotated[int, typer.Option(help="Width of the predictor.")] = 384,
     depth: Annotated[int, typer.Option(help="Residual blocks of the predictor.")] = 3,

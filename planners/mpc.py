@@ -69,7 +69,8 @@ class MPC:
         """Search from the shifted last plan.
 
         Args:
-            problem: The problem now; its horizon is this MPC's.
+            problem: The problem now; its horizon is this MPC's, or shorter (never longer than the last one since `reset`)
+                where an episode's end is near: a plan that always has the whole horizon left puts off arriving.
             generator: Source of randomness, as in `Solver.solve`.
             deadline_ms: Milliseconds for the search.
 
@@ -78,21 +79,26 @@ class MPC:
             raw units, W = A / frameskip numbers of the robot's action.
 
         Raises:
-            BadInputError: another horizon, another batch than the last plan's (see `reset`, `select`), or A is not a
+            BadInputError: a longer horizon, another batch than the last plan's (see `reset`, `select`), or A is not a
                 multiple of frameskip.
         """
-        if problem.horizon != self.horizon:
-            raise BadInputError(f"MPC: expected the horizon {self.horizon}, came {problem.horizon}.")
+        if problem.horizon > self.horizon:
+            raise BadInputError(f"MPC: expected a horizon up to {self.horizon}, came {problem.horizon}.")
         if problem.width % self.frameskip:
             raise BadInputError(f"MPC: frameskip {self.frameskip} must divide A = {problem.width}.")
+        steps = problem.horizon
         plan, elites = self.solver.search(
-            problem, warm_start=self.warm_start, elites=self.elites, generator=generator, deadline_ms=deadline_ms
+            problem,
+            warm_start=None if self.warm_start is None else self.warm_start[:, :steps],
+            elites=None if self.elites is None else self.elites[:, :, :steps],
+            generator=generator,
+            deadline_ms=deadline_ms,
         )
         self.warm_start = self._shifted(problem, plan.actions[:, None])
         self.warm_start = None if self.warm_start is None else self.warm_start[:, 0]
         self.elites = None if elites is None else self._shifted(problem, elites)
         now = plan.actions[:, : self.execute]  # (B, execute, A)
-        return plan, now.reshape(problem.batch, self.execute * self.frameskip, -1)
+        return plan, now.reshape(problem.batch, now.shape[1] * self.frameskip, -1)
 
     def _shifted(self, problem: Problem, actions: Float[Tensor, "B K H A"]) -> Float[Tensor, "B K H A"] | None:
         """Without the executed latent steps, filled up at the end; None where nothing of the plan is left."""

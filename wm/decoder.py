@@ -19,16 +19,20 @@ from wm.specs import require_equal
 DECODER_FILE = "decoder.safetensors"
 """Name of the decoder's file beside its model's."""
 
-FOREGROUND_WEIGHT = 9.0
-_FOREGROUND = 12 / 255  # a pixel this far from the background counts as foreground
-_BACKGROUND_FRAMES = 256
+LARGEST_WEIGHT = 16.0
+"""How much more than the commonest colour the rarest may count in the loss."""
+_SAMPLED_FRAMES = 256  # for the background and the colours' frequencies
+_CONSTANT = 1e-3  # a number of the state with a smaller standard deviation is not scaled up
+_SHADES = 8  # of each channel, when colours are counted
+_SWISH_GAIN = 1.7  # standard deviation of the weights times sqrt(fan-in) that keeps a SiLU network's signal alive
 
 
 class Decoder(nn.Module):
-    """State tokens to a picture: colours and their opacity over the constant background of the training frames.
+    """State tokens to a picture, as a difference to the constant background of the training frames.
 
     One hidden layer, a linear layer to a grid of side `image_size` / 16, three doublings with convolutions, and a pixel
-    shuffle (Shi et al. 2016, arXiv 1609.05158) to the full size.
+    shuffle (Shi et al. 2016, arXiv 1609.05158) to the full size. Nothing saturates: a bounded output learns "background
+    everywhere" and stays there.
 
     Args:
         tokens: N, state tokens per frame.
@@ -54,22 +58,22 @@ class Decoder(nn.Module):
             nn.Unflatten(1, (24, grid, grid)),
         )  # fmt: skip
         self.paint = nn.Sequential(
-            *_doubled(24, 48), *_doubled(48, 32), *_doubled(32, 24), nn.Conv2d(24, 16, 3, padding=1)
+            *_doubled(24, 48), *_doubled(48, 32), *_doubled(32, 24), nn.Conv2d(24, 12, 3, padding=1)
         )
+        _initialise(self)
         self.register_buffer("background", torch.full((3, image_size, image_size), 0.5))
         self.register_buffer("moments", torch.stack([torch.zeros(tokens * width), torch.ones(tokens * width)]))
 
     def forward(self, states: Float[Tensor, "M N D"]) -> Float[Tensor, "M 3 H W"]:
-        """Pictures with values 0 … 1."""
+        """Colours, 0 … 1 where the decoder is right; not clipped."""
         mean, std = self.moments
-        layers = nn.functional.pixel_shuffle(self.paint(self.place((states.flatten(1) - mean) / std)), 2)
-        opacity, colours = layers[:, :1].sigmoid(), layers[:, 1:].sigmoid()
-        return opacity * colours + (1 - opacity) * self.background
+        difference = self.paint(self.place((states.flatten(1) - mean) / std))
+        return self.background + nn.functional.pixel_shuffle(difference, 2)
 
     @torch.inference_mode()
     def pictures(self, states: Float[Tensor, "M N D"]) -> UInt8[np.ndarray, "M H W 3"]:
         """Pictures as uint8 RGB."""
-        return (self(states) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
+        return (self(states).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def model_fingerprint(model: WorldModel) -> str:
@@ -86,8 +90,11 @@ def train_decoder(
 ) -> Decoder:
     """Train a decoder on logged frames and their states.
 
-    Loss: absolute difference of the colours; pixels that differ from the background (the median frame) weigh 10 times
-    as much as the others. Writes `decoder.jsonl` and a checkpoint into `out`, and resumes from it (`wm.fit.fit`).
+    Loss: squared difference of the colours, where a colour that takes a share f of all pixels weighs f^-1/2 (relative
+    to the commonest, and at most 16), so that small things count. Not the absolute difference, whose best guess for a
+    small thing in an uncertain place is to leave it out.
+
+    Writes `decoder.jsonl` and a checkpoint into `out`, and resumes from it (`wm.fit.fit`).
 
     Args:
         states: State tokens of every frame.
@@ -107,17 +114,20 @@ def train_decoder(
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         decoder = Decoder(states.shape[1], states.shape[2], size)
-    some = np.sort(np.random.default_rng(config.seed).choice(rows, min(_BACKGROUND_FRAMES, len(rows)), replace=False))
-    decoder.background.copy_(_unit(np.median(np.stack([frames[row] for row in some]), axis=0)[None])[0])
+    chosen = np.random.default_rng(config.seed).choice(rows, min(_SAMPLED_FRAMES, len(rows)), replace=False)
+    some = np.stack([frames[row] for row in np.sort(chosen)])
+    decoder.background.copy_(_unit(np.median(some, axis=0)[None])[0])
     known = states[torch.from_numpy(rows)].flatten(1)
-    decoder.moments.copy_(torch.stack([known.mean(0), known.std(0, correction=0).clamp_min(1e-4)]))
+    std = known.std(0, correction=0)
+    decoder.moments.copy_(torch.stack([known.mean(0), torch.where(std < _CONSTANT, 1.0, std)]))
+    weights = _weights(some)
 
     def loss(rng: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
         batch = np.sort(rng.choice(rows, config.batch))
-        target = _unit(frames[batch])
-        foreground = ((target - decoder.background).abs().amax(1, keepdim=True) > _FOREGROUND).float()
-        difference = (decoder(states[torch.from_numpy(batch)]) - target).abs()
-        return ((1 + FOREGROUND_WEIGHT * foreground) * difference).mean(), {"l1": difference.detach().mean()}
+        pictures = frames[batch]
+        difference = decoder(states[torch.from_numpy(batch)]) - _unit(pictures)
+        weight = torch.from_numpy(weights[_colours(pictures)])[:, None]
+        return (weight * difference.square()).mean(), {"absolute": difference.detach().abs().mean()}
 
     fit(decoder, loss, config, out, "decoder")
     return decoder
@@ -168,3 +178,25 @@ def _doubled(inputs: int, outputs: int) -> list[nn.Module]:
 def _unit(frames: np.ndarray) -> Float[Tensor, "M 3 H W"]:
     """Colours 0 … 255 to 0 … 1, channels first."""
     return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255
+
+
+def _colours(frames: UInt8[np.ndarray, "M H W 3"]) -> Int64[np.ndarray, "M H W"]:
+    """Index of each pixel's coarse colour."""
+    shades = frames.astype(np.int64) * _SHADES // 256
+    return (shades[..., 0] * _SHADES + shades[..., 1]) * _SHADES + shades[..., 2]
+
+
+def _weights(frames: UInt8[np.ndarray, "M H W 3"]) -> Float[np.ndarray, " K"]:
+    """Weight of each coarse colour in the loss, 1 for the commonest."""
+    counts = np.bincount(_colours(frames).ravel(), minlength=_SHADES**3)
+    return np.minimum(np.sqrt(counts.max() / np.maximum(counts, 1)), LARGEST_WEIGHT).astype(np.float32)
+
+
+def _initialise(decoder: Decoder) -> None:
+    """Weights that pass the state's differences on to the last layer, which begins almost at the background."""
+    layers = [layer for layer in decoder.modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
+    for layer in layers:
+        gain = 0.1 if layer is layers[-1] else _SWISH_GAIN
+        nn.init.normal_(layer.weight, std=gain / layer.weight[0].numel() ** 0.5)
+        assert layer.bias is not None
+        nn.init.zeros_(layer.bias)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Generic, TypeVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,11 +14,13 @@ from wm.predictor import Predictor
 from wm.rollout import rollout
 from wm.state_head import StateHead
 
+Head = TypeVar("Head", StateHead, PointHead)
+
 EXPLAINED_WEIGHT = 0.05
 """Of the part of the latent that proprioception explains; small, it only keeps the robot out of the world's numbers."""
 
 
-class JointModel(nn.Module):
+class JointModel(nn.Module, Generic[Head]):
     """A state head and the predictor of what it sees.
 
     Args:
@@ -24,7 +28,9 @@ class JointModel(nn.Module):
         predictor: One latent step ahead.
     """
 
-    def __init__(self, head: StateHead | PointHead, predictor: Predictor) -> None:
+    head: Head
+
+    def __init__(self, head: Head, predictor: Predictor) -> None:
         super().__init__()
         self.head, self.predictor = head, predictor
 

@@ -159,7 +159,7 @@ def build_model(spec: ModelSpec, encoder: Encoder, actions: Moments, proprio: Mo
     return WorldModel(spec, encoder, build_joint(spec), actions, proprio)
 
 
-def build_joint(spec: ModelSpec) -> JointModel:
+def build_joint(spec: ModelSpec) -> JointModel[StateHead]:
     """State head and predictor of the spec's sizes, freshly initialised."""
     proprio = 0 if spec.env.proprio is None else spec.env.proprio.width
     head = StateHead(spec.encoder.grid, spec.encoder.width, spec.tokens, spec.width)

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from wm.errors import BadInputError
 from wm.state_head import StateHead
 
 STEP = 0.2
@@ -27,6 +28,12 @@ STEP = 0.2
 
 VISIBLE = 0.8
 """A number of the proprioception is read out where a linear map explains at least this share of its variance."""
+
+PAIRS_PER_FEATURE = 2
+"""Pairs below which the slowest functions are those that happen to be constant on the few frames; ten are good."""
+
+SAMPLE = 8000
+"""Frames that the principal components and the spread of the features are taken from."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +73,53 @@ def fit_state_head(head: StateHead, pairs: Pairs, components: int = 500, ridge: 
         pairs: Frames of the log; ten or more times as many as features (components + De (De + 1) / 2).
         components: Principal components of the flattened tokens.
         ridge: Added to the covariance of the standardised features, and 0.3 times it to that of their changes.
+
+    Raises:
+        BadInputError: NaN or infinity in the pairs, fewer of them than `PAIRS_PER_FEATURE` per feature, no room for a
+            slow feature in the head or too much of it, or frames that do not change.
     """
+    _require_finite(pairs)
+    slow = _slow_count(head, pairs, components)
     head.channel_mean.copy_(pairs.now.mean((0, 1)))
     head.channel_std.copy_(pairs.now.std((0, 1)) + 1e-6)
     basis = _Basis.of(head, pairs.now, components)
     now, later = basis(head, pairs.now), basis(head, pairs.later)
-    width = head.tokens * head.width - (0 if pairs.proprio is None else pairs.proprio.shape[1])
-    maps, slowness = _slowest(now, later, width, ridge)
+    maps, slowness = _slowest(now, later, slow, ridge)
     visible: list[float] = []
     if pairs.proprio is not None:
         read_out, visible = _read_out(now, pairs.proprio.double(), ridge)
         maps = torch.cat([maps, read_out], dim=1)
     basis.install(head, maps)
     return SlowFeatures(slowness, visible)
+
+
+def _require_finite(pairs: Pairs) -> None:
+    for name, values in {"tokens": pairs.now, "later tokens": pairs.later, "proprioception": pairs.proprio}.items():
+        if values is None:
+            continue
+        broken = ~torch.isfinite(values.flatten(0, -2).mean(0))  # a mean is finite where everything in it is
+        if bool(broken.any()):
+            numbers = torch.nonzero(broken).flatten().tolist()
+            raise BadInputError(f"state head: expected finite {name}, came NaN or infinity in numbers {numbers}.")
+
+
+def _slow_count(head: StateHead, pairs: Pairs, components: int) -> int:
+    """How many slow features the head has room for, after a look at what there is to find them in."""
+    count, places = len(pairs.now), pairs.now.shape[1] * pairs.now.shape[2]
+    features = min(components, places, SAMPLE) + head.pairs.shape[1]
+    needed = PAIRS_PER_FEATURE * features
+    if count < needed:
+        raise BadInputError(
+            f"state head: expected at least {needed} pairs of frames one latent step apart "
+            f"({PAIRS_PER_FEATURE} for each of {features} features), came {count}."
+        )
+    width, known = head.tokens * head.width, 0 if pairs.proprio is None else pairs.proprio.shape[1]
+    if not 1 <= width - known <= features:
+        raise BadInputError(
+            f"state head: expected {known + 1} to {known + features} numbers, {known} of them proprioception, "
+            f"came {width}."
+        )
+    return width - known
 
 
 def _slowest(now: Tensor, later: Tensor, count: int, ridge: float) -> tuple[Tensor, list[float]]:
@@ -90,16 +131,23 @@ def _slowest(now: Tensor, later: Tensor, count: int, ridge: float) -> tuple[Tens
     maps = torch.from_numpy(vectors)
     variance = (now @ maps).square().mean(0)
     changes = ((later - now) @ maps).square().mean(0)
+    still = int((changes <= 1e-12 * variance).sum())
+    if still:
+        raise BadInputError(
+            f"state head: expected frames that change from one latent step to the next; {still} of {count} features "
+            "never do."
+        )
     return maps * (STEP / changes.sqrt()), (changes / variance).tolist()
 
 
 def _read_out(now: Tensor, proprio: Tensor, ridge: float) -> tuple[Tensor, list[float]]:
     """``(K, P)`` ridge regression of the proprioception; what the picture does not tell (a velocity) is left at 0."""
     fit, test = slice(0, len(now) * 4 // 5), slice(len(now) * 4 // 5, None)
-    eye = torch.eye(now.shape[1], dtype=now.dtype)
-    maps = torch.linalg.solve(now[fit].T @ now[fit] / len(now[fit]) + ridge * eye, now[fit].T @ proprio[fit] / len(now[fit]))
+    seen, known = now[fit], proprio[fit]
+    spread = seen.T @ seen / len(seen) + ridge * torch.eye(now.shape[1], dtype=now.dtype)
+    maps = torch.linalg.solve(spread, seen.T @ known / len(seen))
     error = (now[test] @ maps - proprio[test]).square().mean(0)
-    visible = 1 - error / proprio[test].var(0)
+    visible = 1 - error / proprio[test].var(0).clamp_min(1e-9)  # a number that never changes has no variance
     return maps * (visible >= VISIBLE), visible.tolist()
 
 
@@ -114,7 +162,7 @@ class _Basis:
 
     @classmethod
     def of(cls, head: StateHead, tokens: Tensor, components: int) -> _Basis:
-        sample = tokens[torch.linspace(0, len(tokens) - 1, min(len(tokens), 8000)).long()]
+        sample = tokens[torch.linspace(0, len(tokens) - 1, min(len(tokens), SAMPLE)).long()]
         places, products = head.features(sample.float())
         with torch.random.fork_rng():
             torch.manual_seed(0)

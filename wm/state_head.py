@@ -41,7 +41,7 @@ class StateHead(nn.Module):
         return (self.places(places) + self.products(products)).unflatten(1, (self.tokens, self.width))
 
     def features(self, tokens: Float[Tensor, "M Ne De"]) -> tuple[Float[Tensor, "M L"], Float[Tensor, "M Q"]]:
-        """What the linear maps see: the standardised tokens, flattened, and their pooled products (Q = De (De+1) / 2)."""
+        """What the linear maps see: standardised tokens, flattened, and their pooled products (Q = De (De + 1) / 2)."""
         standard = (tokens - self.channel_mean) / self.channel_std
         gram = standard.transpose(1, 2) @ standard / tokens.shape[1]  # (M, De, De)
         return standard.flatten(1), gram[:, self.pairs[0], self.pairs[1]]

@@ -52,13 +52,17 @@ class TrainConfig:
     depth: int = 3
     pairs: int = 40_000
     components: int = 500
-    predictor: FitConfig = field(default_factory=lambda: FitConfig(steps=7000, batch=256, weight_decay=1e-5))
+    predictor: FitConfig = field(default_factory=lambda: FitConfig(steps=6000, batch=256, weight_decay=1e-5))
 
 
 def train_head(head: StateHead, windows: LogWindows, config: TrainConfig, out: Path) -> SlowFeatures | None:
     """Phase one: what is state, in closed form, from cached encoder tokens ``(O, Ne, De)``.
 
     Writes `<out>/head.safetensors`; where that exists it is read back instead, and None returned.
+
+    Raises:
+        BadInputError: too few pairs for the components, or a broken log (`wm.slow_features.fit_state_head`).
+        CheckpointError: a head that was found is unreadable or of other sizes.
     """
     path = out / "head.safetensors"
     if path.exists():
@@ -69,7 +73,8 @@ def train_head(head: StateHead, windows: LogWindows, config: TrainConfig, out: P
     proprio = None
     if windows.log.proprio is not None and windows.proprio_moments is not None:
         proprio = windows.proprio_moments.normalise(torch.from_numpy(windows.log.proprio))
-    found = fit_state_head(head, draw_pairs(rows, torch.as_tensor(windows.log.observations), proprio), config.components)
+    pairs = draw_pairs(rows, torch.as_tensor(windows.log.observations), proprio)
+    found = fit_state_head(head, pairs, config.components)
     save_tensors(path, dict(head.state_dict()), {"slowness": found.slowness, "visible": found.visible})
     return found
 

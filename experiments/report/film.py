@@ -76,7 +76,7 @@ def compose(
         panels = [("real", _marked(_enlarged(moment.real), marks, moment.path), moment.caption)]
         if moment.imagined is not None:
             panels.append(("imagined", _enlarged(moment.imagined), moment.imagined_caption))
-        panels.append(("goal", goal_panel, "the only picture the planner gets"))
+        panels.append(("goal", goal_panel, "the picture that the planner is given"))
         last = index == len(moments) - 1
         colour = (_GOOD if good else _INK if good is None else _BAD) if last else _SOFT
         pictures.append(_page(panels, verdict if last else moment.foot, colour))

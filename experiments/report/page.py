@@ -78,7 +78,8 @@ def headline(record: PlanRecord) -> str:
 
 def _lead(record: PlanRecord) -> str:
     times = f", {median(record.plan_ms):.0f} ms each (median)" if record.plan_ms else ""
-    return f"{len(record.plan_ms)} plans{times}; the planner saw one goal picture and no state of the simulator."
+    seen = "the planner saw camera pictures, the robot's own sensors and one goal picture, never the simulator's state"
+    return f"{len(record.plan_ms)} plans{times}; {seen}."
 
 
 def _result(record: PlanRecord) -> list[tuple[str, str]]:

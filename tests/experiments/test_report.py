@@ -51,7 +51,10 @@ def record(**changes: object) -> PlanRecord:
         action_names=["dx"],
         actions=[[0.0]] * 7,
     )
-    energies = [{"total": 2.0, "terms": {"goal": 1.5, "effort": 0.5}}, {"total": 1.0, "terms": {"goal": 1, "effort": 0}}]
+    energies = [
+        {"total": 2.0, "terms": {"goal": 1.5, "effort": 0.5}},
+        {"total": 1.0, "terms": {"goal": 1, "effort": 0}},
+    ]
     return dataclasses.replace(base, **({"energies": energies} | changes))
 
 
@@ -83,7 +86,9 @@ def test_later_latent_steps_of_a_plan_that_is_executed_for_long() -> None:
 
 def test_imagined_tokens_are_the_plans() -> None:
     tokens = torch.arange(2 * 3.0).reshape(2, 1, 3, 1, 1)
-    plans = [Plan(torch.zeros(1, 3, 4), each, torch.zeros(1), {}, {}, torch.ones(1, dtype=torch.bool)) for each in tokens]
+    plans = [
+        Plan(torch.zeros(1, 3, 4), each, torch.zeros(1), {}, {}, torch.ones(1, dtype=torch.bool)) for each in tokens
+    ]
     outcome = Outcome(steps=4, plans=plans, planned_at=[0, 2])
     assert imagined_tokens(outcome, 2).flatten().tolist() == [0, 0, 0, 3, 3]
 

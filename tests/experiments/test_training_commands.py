@@ -28,7 +28,7 @@ from wm.train import TrainConfig
 
 EPISODES, STEPS = 22, 60
 FIT = FitConfig(steps=40, batch=32, learning_rate=3e-3, warmup=5, log_every=5, checkpoint_every=10)
-CONFIG = TrainConfig(width=12, hidden=32, depth=1, joint=FIT, predictor=replace(FIT, steps=80))
+CONFIG = TrainConfig(width=12, hidden=32, depth=1, pairs=3000, components=60, predictor=replace(FIT, steps=80))
 
 
 def invoke(main: Callable[..., None], *arguments: object) -> Result:
@@ -138,8 +138,9 @@ def test_pretraining_refuses_what_does_not_fit(made: Made, tmp_path: Path) -> No
 
 def test_training_learns_and_reports(made: Made) -> None:
     folder = made.model.parent
-    joint, predictor = log_of(folder / "joint.jsonl"), log_of(folder / "predictor.jsonl")
-    assert joint[-1]["loss"] < 0.95 * joint[0]["loss"] and joint[-1]["step"] == 40
+    predictor, head = log_of(folder / "predictor.jsonl"), load_tensors(folder / "head.safetensors")[1]
+    assert len(head["slowness"]) == 12 and head["slowness"][0] < head["slowness"][-1] < 2
+    assert min(head["visible"][:2]) > max(head["visible"][2:])  # places are visible, velocities are not
     assert predictor[-1]["share_of_copy"] < 0.9 * predictor[0]["share_of_copy"] and predictor[-1]["step"] == 80
     report = json.loads((folder / "report.json").read_text())
     assert report["latent_steps"] == list(range(1, 9)) and all(map(math.isfinite, numbers(report)))
@@ -187,39 +188,51 @@ def test_a_rerun_trains_nothing_and_gives_the_same_model(made: Made, monkeypatch
 
 def test_an_interrupted_run_ends_in_the_same_model(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import wm.fit
+    import wm.train
 
     real, taken = wm.fit._step, []
+    fit_head, fitted = wm.train.fit_state_head, []
 
     def failing(*arguments: Any) -> dict[str, float]:
         taken.append(1)
-        if len(taken) in (26, 60):  # once in each phase
+        if len(taken) in (26, 60):
             raise KeyboardInterrupt
         return real(*arguments)
 
+    def counting(*arguments: Any) -> Any:
+        fitted.append(1)
+        if len(fitted) == 1:
+            raise KeyboardInterrupt
+        return fit_head(*arguments)
+
     monkeypatch.setattr("wm.fit._step", failing)
-    for _ in range(2):
+    monkeypatch.setattr("wm.train.fit_state_head", counting)
+    for _ in range(3):  # once in the head, twice in the predictor
         with pytest.raises(KeyboardInterrupt):
             train.run(made.data, made.encoder, tmp_path, CONFIG, 0)
     path = train.run(made.data, made.encoder, tmp_path, CONFIG, 0)
     whole, halves = load_tensors(made.model), load_tensors(path)
     assert whole[1] == halves[1] and all(torch.equal(t, halves[0][name]) for name, t in whole[0].items())
-    for name in ("joint.jsonl", "predictor.jsonl"):
-        assert log_of(tmp_path / name) == log_of(made.model.parent / name)
+    assert len(fitted) == 2 and log_of(tmp_path / "predictor.jsonl") == log_of(made.model.parent / "predictor.jsonl")
 
 
 def test_training_refuses_what_does_not_fit(made: Made, tmp_path: Path) -> None:
     collect.collect("pusht", 2, tmp_path / "few", steps=5, seed=0, workers=0, image_size=32)
     with pytest.raises(BadInputError, match="expected at least 20 episodes to train on, came 2"):
         train.run(tmp_path / "few", made.encoder, tmp_path / "out", CONFIG, 0)
-    with pytest.raises(MismatchError, match="run folder of another run: regulariser in .*: expected 3.0, came 1.0"):
-        train.run(made.data, made.encoder, made.model.parent, replace(CONFIG, regulariser=1.0), 0)
+    with pytest.raises(MismatchError, match="run folder of another run: components in .*: expected 60, came 50"):
+        train.run(made.data, made.encoder, made.model.parent, replace(CONFIG, components=50), 0)
     with pytest.raises(MismatchError, match="run folder of another run: seed in .*: expected 0, came 1"):
         train.run(made.data, made.encoder, made.model.parent, CONFIG, 1)
     assert not (tmp_path / "out").exists()
+    with pytest.raises(BadInputError, match=r"expected at least 192 pairs .*\(2 for each of 96 features\), came 100"):
+        train.run(made.data, made.encoder, tmp_path / "out", replace(CONFIG, pairs=100), 0)
+    assert not (tmp_path / "out" / "model.safetensors").exists()
 
 
-def test_train_command_says_where_things_are(made: Made, tmp_path: Path) -> None:
-    steps = ["--joint-steps", 2, "--predictor-steps", 2, "--width", 8, "--hidden", 16, "--depth", 1]
+def test_train_command_says_where_things_are(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "TrainConfig", lambda **changes: replace(CONFIG, **changes))
+    steps = ["--steps", 2, "--width", 8, "--hidden", 16, "--depth", 1]
     result = invoke(train.main, made.data, "--encoder", made.encoder, "--out", tmp_path / "out", *steps)
     assert result.stdout.startswith(f"{tmp_path / 'out' / 'model.safetensors'}: trained; report in ")
     assert len(result.stdout.splitlines()) == 1

@@ -60,7 +60,7 @@ def dot_model() -> Callable[[], JointModel]:
 
     def make() -> JointModel:
         torch.manual_seed(0)
-        head = StateHead(GRID, WIDTH, 1, 8, points=8)
+        head = StateHead(GRID, WIDTH, 1, 8)
         return JointModel(head, Predictor(8, FRAMESKIP * 2, HISTORY, 32, 1))
 
     return make

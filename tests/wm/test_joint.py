@@ -8,8 +8,8 @@ from torch import Tensor
 
 from wm.joint import JointModel
 from wm.losses import sigreg
+from wm.point_head import PointHead
 from wm.predictor import Predictor
-from wm.state_head import StateHead
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -42,7 +42,7 @@ def test_without_proprioception_the_loss_is_prediction_and_regulariser(dot_model
 def with_proprio(states: Tensor) -> JointModel:
     """A model of 8 latent numbers, the last two of which read the two numbers of proprioception behind them."""
     torch.manual_seed(0)
-    return JointModel(StateHead(4, 6, 1, 8, points=8), Predictor(states.shape[-1], 4, 2, 32, 1))
+    return JointModel(PointHead(4, 6, 1, 8, points=8), Predictor(states.shape[-1], 4, 2, 32, 1))
 
 
 def test_the_last_numbers_read_out_the_proprioception() -> None:

@@ -53,7 +53,9 @@ def test_any_size_shows_the_same(tmp_path: Path, side: int) -> None:
 def test_shrinking_is_the_mean_of_the_covered_area(tmp_path: Path) -> None:
     fine = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     found = read_goal_picture(saved(tmp_path, Image.fromarray(fine)), 16)
-    np.testing.assert_allclose(found, fine.reshape(16, 4, 16, 4, 3).mean((1, 3)), atol=1.0)  # rounded once per direction
+    np.testing.assert_allclose(
+        found, fine.reshape(16, 4, 16, 4, 3).mean((1, 3)), atol=1.0
+    )  # rounded once per direction
 
 
 def test_transparent_places_are_white(tmp_path: Path) -> None:

@@ -66,6 +66,14 @@ def test_learns_and_keeps_the_state_alive(tmp_path: Path, windows: LogWindows) -
     assert log[-1]["loss"] < 0.7 * log[0]["loss"] and log[-1]["std"] > 0.3
 
 
+def test_without_the_regulariser_the_state_dies(tmp_path: Path, windows: LogWindows) -> None:
+    spread = {}
+    for weight in (0.0, 3.0):
+        pretrain(small_encoder(), windows, replace(CONFIG, regulariser=weight), SCHEDULE, tmp_path / str(weight))
+        spread[weight] = log_of(tmp_path / str(weight))[-1]["std"]
+    assert spread[0.0] < 0.5 * spread[3.0]
+
+
 def test_an_interrupted_run_ends_as_one_that_never_stopped(
     tmp_path: Path, windows: LogWindows, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,17 +6,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from torch import Tensor
 
+from wm.checkpoint import load_tensors
+from wm.errors import BadInputError, CheckpointError
 from wm.fit import FitConfig
 from wm.joint import JointModel
 from wm.logs import Log, LogWindows, Moments
-from wm.probe import error_by_horizon
-from wm.train import TrainConfig, state_table, train_joint, train_predictor, window_states, with_observations
+from wm.probe import LinearProbe, error_by_horizon
+from wm.state_head import StateHead
+from wm.train import TrainConfig, state_table, train_head, train_predictor, window_states, with_observations
 
 QUICK = FitConfig(steps=120, batch=64, learning_rate=5e-3, warmup=10, log_every=5, checkpoint_every=1000)
 CONFIG = TrainConfig(
-    frameskip=2, history=2, horizon=3, tokens=1, width=8, hidden=32, depth=1, joint=QUICK, predictor=QUICK
+    frameskip=2, history=2, horizon=3, tokens=1, width=8, hidden=32, depth=1, pairs=2000, components=16, predictor=QUICK
 )
 
 
@@ -24,40 +29,99 @@ def log_of(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+def tokens_of(windows: LogWindows) -> Tensor:
+    return torch.as_tensor(windows.log.observations)
 
 
-def test_joint_training_learns_to_predict(
+def dot_places(windows: LogWindows) -> Tensor:
+    """Row and column ``(O, 2)`` of the dot, from the logarithms of its bump, up to an affine map."""
+    bump = tokens_of(windows)[:, :, 0].abs().log()
+    return torch.stack([bump[:, 0] - bump[:, 12], bump[:, 0] - bump[:, 3]], 1)
+
+
+def with_proprio(windows: LogWindows) -> LogWindows:
+    """The same windows of a robot that reports the dot's place and, never to be seen, noise."""
+    noise = torch.randn(len(tokens_of(windows)), 1, generator=torch.Generator().manual_seed(0))
+    proprio = torch.cat([dot_places(windows), noise], 1).numpy()
+    log = Log(windows.log.observations, proprio, windows.log.actions)
+    return LogWindows(log, windows.sampler, windows.action_moments, Moments.of(proprio))
+
+
+def test_the_head_sees_where_the_dot_is(
     tmp_path: Path, drifting_dot: Callable[..., LogWindows], dot_model: Callable[[], JointModel]
 ) -> None:
     windows, model = drifting_dot(), dot_model()
-    train_joint(model, windows, CONFIG, tmp_path)
-    log = log_of(tmp_path / "joint.jsonl")
-    assert mean([line["loss"] for line in log[-4:]]) < 0.6 * log[0]["loss"]
-    assert mean([line["share_of_copy"] for line in log[-4:]]) < 0.5
+    found = train_head(model.head, windows, CONFIG, tmp_path)
+    states = state_table(model, tokens_of(windows))
+    score, _ = LinearProbe(states, dot_places(windows)).score(states, dot_places(windows))
+    assert found is not None and len(found.slowness) == 8 and found.visible == [] and min(score) > 0.9
 
 
-def test_the_regulariser_prevents_collapse(
+def test_the_heads_last_numbers_are_the_visible_proprioception(
     tmp_path: Path, drifting_dot: Callable[..., LogWindows], dot_model: Callable[[], JointModel]
 ) -> None:
-    windows, spread = drifting_dot(), {}
-    for weight in (0.0, 3.0):
-        model = dot_model()
-        train_joint(model, windows, replace(CONFIG, regulariser=weight), tmp_path / str(weight))
-        states = state_table(model, torch.as_tensor(windows.log.observations))
-        spread[weight] = float(states.std(0).mean())
-    assert spread[0.0] < 0.2 * spread[3.0] and spread[3.0] > 0.5
+    windows, model = with_proprio(drifting_dot()), dot_model()
+    found = train_head(model.head, windows, CONFIG, tmp_path)
+    assert found is not None and len(found.slowness) == 5 and windows.proprio_moments is not None
+    assert min(found.visible[:2]) > 0.9 and found.visible[2] < 0.5
+    read = state_table(model, tokens_of(windows))[:, -3:]
+    known = windows.proprio_moments.normalise(torch.as_tensor(windows.log.proprio))
+    assert (read - known)[:, :2].square().mean() < 0.1 and (read[:, 2] == 0).all()
+
+
+def test_pairs_are_one_latent_step_apart(
+    tmp_path: Path,
+    drifting_dot: Callable[..., LogWindows],
+    dot_model: Callable[[], JointModel],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[np.ndarray] = []
+
+    def drawn(rows: np.ndarray, *_: object) -> None:
+        seen.append(rows)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("wm.train.draw_pairs", drawn)
+    with pytest.raises(KeyboardInterrupt):
+        train_head(dot_model().head, drifting_dot(), CONFIG, tmp_path)  # type: ignore[arg-type]
+    rows = seen[0]
+    assert rows.shape == (CONFIG.pairs, 2) and (rows[:, 1] - rows[:, 0] == CONFIG.frameskip).all()
+    assert (rows[:, 0] // 31 == rows[:, 1] // 31).all()  # 31 frames an episode
+    assert not (tmp_path / "head.safetensors").exists()
+
+
+def test_a_head_that_is_there_is_read_back(
+    tmp_path: Path,
+    drifting_dot: Callable[..., LogWindows],
+    dot_model: Callable[[], JointModel],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    windows, first, second = drifting_dot(), dot_model().head, dot_model().head
+    found = train_head(first, windows, CONFIG, tmp_path)
+    header = load_tensors(tmp_path / "head.safetensors")[1]
+    assert found is not None and header == {"slowness": found.slowness, "visible": found.visible}
+    monkeypatch.setattr("wm.train.fit_state_head", None)
+    assert train_head(second, windows, CONFIG, tmp_path) is None
+    assert all(torch.equal(v, first.state_dict()[k]) for k, v in second.state_dict().items())
+    with pytest.raises(CheckpointError, match="head.safetensors: missing .*misshapen .*places.weight"):
+        train_head(StateHead(4, 6, 1, 9), windows, CONFIG, tmp_path)
+
+
+def test_too_few_pairs_leave_nothing_behind(
+    tmp_path: Path, drifting_dot: Callable[..., LogWindows], dot_model: Callable[[], JointModel]
+) -> None:
+    with pytest.raises(BadInputError, match=r"at least 74 pairs .*\(2 for each of 37 features\), came 70"):
+        train_head(dot_model().head, drifting_dot(), replace(CONFIG, pairs=70), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_predictor_training_leaves_the_head_alone_and_beats_copying(
     tmp_path: Path, drifting_dot: Callable[..., LogWindows], dot_model: Callable[[], JointModel]
 ) -> None:
     windows, model = drifting_dot(), dot_model()
-    train_joint(model, windows, CONFIG, tmp_path)
+    train_head(model.head, windows, CONFIG, tmp_path)
     head = {k: v.clone() for k, v in model.head.state_dict().items()}
-    states = state_table(model, torch.as_tensor(windows.log.observations))
-    windows = with_observations(windows, states)
+    windows = with_observations(windows, state_table(model, tokens_of(windows)))
     before, copy = error_by_horizon(model, windows, 8)
     train_predictor(model, windows, CONFIG, tmp_path)
     after, copy_after = error_by_horizon(model, windows, 8)
