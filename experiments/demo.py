@@ -68,8 +68,9 @@ def _table(record: PlanRecord, out: Path) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     if record.plan_ms:
         table.add_row("plans", f"{len(record.plan_ms)}, {median(record.plan_ms):.0f} ms each (median)")
-    names = {"goal.png": "the goal picture, all that the planner knew of the goal", "rollout.gif": "real | imagined | goal"}
-    names |= {
+    names = {
+        "goal.png": "the goal picture, all that the planner knew of the goal",
+        "rollout.gif": "real | imagined | goal",
         "energy.png": "energies, times, errors",
         "report.html": "all of it on one page",
         "plan.json": "as numbers",

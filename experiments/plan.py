@@ -111,10 +111,12 @@ def planned_paths(mission: Mission, outcome: Outcome) -> list[np.ndarray] | None
     kinematics = getattr(mission.env, "kinematics", None)
     if kinematics is None or not outcome.proprio:
         return None
-    starts = torch.from_numpy(np.stack([outcome.proprio[made] for made in outcome.planned_at]).astype(np.float32))
-    actions = torch.cat([each.actions for each in outcome.plans])[:, None]  # (plans, 1, H, A)
-    paths = kinematics.path(starts, actions, mission.model.spec.frameskip)[..., :2].flatten(1, 3)  # (plans, K, 2)
-    return list(torch.cat([starts[:, None, :2], paths], dim=1).numpy())
+    paths = []
+    for made, each in zip(outcome.planned_at, outcome.plans, strict=True):  # one by one: horizons may differ
+        start = torch.from_numpy(np.asarray(outcome.proprio[made], np.float32))[None]
+        path = kinematics.path(start, each.actions[:, None], mission.model.spec.frameskip)[..., :2].flatten(0, 3)
+        paths.append(torch.cat([start[:, :2], path]).numpy())
+    return paths
 
 
 def summary(record: PlanRecord, out: Path) -> str:

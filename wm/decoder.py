@@ -77,8 +77,8 @@ class Decoder(nn.Module):
 
 
 def model_fingerprint(model: WorldModel) -> str:
-    """What a decoder belongs to: SHA-256 (first 16 hex digits) of the model's state head and predictor."""
-    return fingerprint(model.joint)
+    """What a decoder belongs to: SHA-256 (first 16 hex digits) of the model's state head, which makes the states."""
+    return fingerprint(model.joint.head)
 
 
 def train_decoder(

@@ -91,7 +91,19 @@ def test_bad_settings_are_refused() -> None:
         MPC(solver, HORIZON, 6, FRAMESKIP)
     with pytest.raises(BadInputError, match="MPC: frameskip must be >= 1, came 0"):
         MPC(solver, HORIZON, 1, 0)
-    with pytest.raises(BadInputError, match="MPC: expected the horizon 4, came 5"):
+    with pytest.raises(BadInputError, match="MPC: expected a horizon up to 4, came 5"):
         MPC(solver, 4, 1, FRAMESKIP).plan(quadratic(), generator=seeded())
     with pytest.raises(BadInputError, match="MPC: frameskip 3 must divide A = 10"):
         MPC(solver, HORIZON, 1, 3).plan(quadratic(), generator=seeded())
+
+
+def test_the_horizon_may_shrink_towards_the_end() -> None:
+    solver = Recorder(FRAMESKIP)
+    mpc = MPC(solver, HORIZON, 1, FRAMESKIP)
+    first, _ = mpc.plan(quadratic(), generator=seeded())
+    shorter = dataclasses.replace(quadratic(), horizon=2)
+    plan, now = mpc.plan(shorter, generator=seeded())
+    assert plan.actions.shape[1] == 2 and now.shape[1] == FRAMESKIP
+    assert torch.equal(solver.warm_start, first.actions[:, 1:3])  # the next two steps of the old plan, nothing filled in
+    last, now = mpc.plan(dataclasses.replace(quadratic(), horizon=1), generator=seeded())
+    assert now.shape[1] == FRAMESKIP and mpc.warm_start is None
