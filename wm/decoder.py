@@ -19,61 +19,80 @@ from wm.specs import require_equal
 DECODER_FILE = "decoder.safetensors"
 """Name of the decoder's file beside its model's."""
 
-LARGEST_WEIGHT = 16.0
-"""How much more than the commonest colour the rarest may count in the loss."""
-_SAMPLED_FRAMES = 256  # for the background and the colours' frequencies
+_SIZES = ("tokens", "width", "image_size", "frames", "hidden")
+_BACKGROUND_FRAMES = 256
+_FOREGROUND = 12  # a pixel with a channel this far from the background counts as foreground, 0 … 255
+_SAMPLED, _NEAR = 24, 6  # pixels of each kind per training frame, and how far "near the foreground" is, pixels
 _CONSTANT = 1e-3  # a number of the state with a smaller standard deviation is not scaled up
-_SHADES = 8  # of each channel, when colours are counted
 _SWISH_GAIN = 1.7  # standard deviation of the weights times sqrt(fan-in) that keeps a SiLU network's signal alive
+_SHARPNESS = 8.0  # scale of local coordinates, in half pictures
 
 
 class Decoder(nn.Module):
-    """State tokens to a picture, as a difference to the constant background of the training frames.
+    """State tokens to a picture: the colour at each place, as a difference to the background of the training frames.
 
-    One hidden layer, a linear layer to a grid of side `image_size` / 16, three doublings with convolutions, and a pixel
-    shuffle (Shi et al. 2016, arXiv 1609.05158) to the full size. Nothing saturates: a bounded output learns "background
-    everywhere" and stays there.
+    A network on coordinates (an implicit picture, as occupancy networks, Mescheder et al. 2019, arXiv 1812.03828, are
+    implicit shapes). The state sets the origin and direction of a few frames of reference; a place's coordinates in all
+    of them are what the colour depends on. So a thing is learned once, not anew wherever it may lie.
+
+    Nothing saturates: a bounded output learns "background everywhere" and stays there.
 
     Args:
         tokens: N, state tokens per frame.
         width: D, numbers per state token.
-        image_size: Side of the picture, pixels; a multiple of 16.
-        hidden: Width of the hidden layer.
-
-    Raises:
-        BadInputError: the picture size is not a multiple of 16.
+        image_size: Side of the picture, pixels.
+        frames: Frames of reference.
+        hidden: Width of the layers on coordinates; those on the state are twice as wide.
     """
 
     background: Tensor
     moments: Tensor
 
-    def __init__(self, tokens: int, width: int, image_size: int = 96, hidden: int = 128) -> None:
+    def __init__(self, tokens: int, width: int, image_size: int = 96, frames: int = 6, hidden: int = 64) -> None:
         super().__init__()
-        if image_size < 16 or image_size % 16:
-            raise BadInputError(f"decoder: expected a picture size that is a multiple of 16, came {image_size}.")
-        self.tokens, self.width, self.image_size, self.hidden = tokens, width, image_size, hidden
-        grid = image_size // 16
-        self.place = nn.Sequential(
-            nn.Linear(tokens * width, hidden), nn.SiLU(), nn.Linear(hidden, 24 * grid**2), nn.SiLU(),
-            nn.Unflatten(1, (24, grid, grid)),
-        )  # fmt: skip
-        self.paint = nn.Sequential(
-            *_doubled(24, 48), *_doubled(48, 32), *_doubled(32, 24), nn.Conv2d(24, 12, 3, padding=1)
+        self.tokens, self.width, self.image_size, self.frames, self.hidden = tokens, width, image_size, frames, hidden
+        numbers = tokens * width
+        self.body = nn.Sequential(
+            nn.Linear(numbers, 2 * hidden), nn.SiLU(), nn.Linear(2 * hidden, 2 * hidden), nn.SiLU()
         )
+        self.pose = nn.Linear(2 * hidden + numbers, 4 * frames)
+        self.colour = nn.Sequential(
+            nn.Linear(2 * frames, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(),
+            nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 3),
+        )  # fmt: skip
         _initialise(self)
-        self.register_buffer("background", torch.full((3, image_size, image_size), 0.5))
-        self.register_buffer("moments", torch.stack([torch.zeros(tokens * width), torch.ones(tokens * width)]))
+        self.register_buffer("background", torch.full((image_size * image_size, 3), 0.5))
+        self.register_buffer("moments", torch.stack([torch.zeros(numbers), torch.ones(numbers)]))
 
-    def forward(self, states: Float[Tensor, "M N D"]) -> Float[Tensor, "M 3 H W"]:
-        """Colours, 0 … 1 where the decoder is right; not clipped."""
+    def forward(self, states: Float[Tensor, "M N D"], pixels: Int64[Tensor, "M Q"]) -> Float[Tensor, "M Q 3"]:
+        """Colours, 0 … 1 where the decoder is right; not clipped.
+
+        Args:
+            states: State tokens.
+            pixels: Indices of the wanted pixels, row by row from the top left.
+        """
         mean, std = self.moments
-        difference = self.paint(self.place((states.flatten(1) - mean) / std))
-        return self.background + nn.functional.pixel_shuffle(difference, 2)
+        vectors = (states.flatten(1) - mean) / std
+        poses = self.pose(torch.cat([self.body(vectors), vectors], dim=-1)).unflatten(-1, (self.frames, 4))
+        origin, direction = poses[:, None, :, :2], poses[:, None, :, 2:]
+        direction = direction / (torch.linalg.vector_norm(direction, dim=-1, keepdim=True) + 1e-3)
+        offset = self._places(pixels)[:, :, None] - origin  # (M, Q, frames, 2)
+        along = (offset * direction).sum(-1)
+        across = offset[..., 0] * direction[..., 1] - offset[..., 1] * direction[..., 0]
+        return self.background[pixels] + self.colour(_SHARPNESS * torch.cat([along, across], dim=-1))
+
+    def _places(self, pixels: Int64[Tensor, "M Q"]) -> Float[Tensor, "M Q 2"]:
+        """Centres of pixels, x and y from -1 to 1."""
+        row, column = pixels // self.image_size, pixels % self.image_size
+        return (torch.stack([column, row], dim=-1) + 0.5) * (2 / self.image_size) - 1
 
     @torch.inference_mode()
     def pictures(self, states: Float[Tensor, "M N D"]) -> UInt8[np.ndarray, "M H W 3"]:
         """Pictures as uint8 RGB."""
-        return (self(states).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+        every = torch.arange(self.image_size**2)[None]
+        colours = torch.cat([self(state[None], every) for state in states])
+        size = (self.image_size, self.image_size)
+        return (colours.clamp(0, 1) * 255).round().byte().unflatten(1, size).numpy()
 
 
 def model_fingerprint(model: WorldModel) -> str:
@@ -90,9 +109,8 @@ def train_decoder(
 ) -> Decoder:
     """Train a decoder on logged frames and their states.
 
-    Loss: squared difference of the colours, where a colour that takes a share f of all pixels weighs f^-1/2 (relative
-    to the commonest, and at most 16), so that small things count. Not the absolute difference, whose best guess for a
-    small thing in an uncertain place is to leave it out.
+    Loss: squared difference of the colours at random pixels: of each frame as many among those that differ from the
+    background (the median frame), near those, and anywhere.
 
     Writes `decoder.jsonl` and a checkpoint into `out`, and resumes from it (`wm.fit.fit`).
 
@@ -114,20 +132,20 @@ def train_decoder(
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         decoder = Decoder(states.shape[1], states.shape[2], size)
-    chosen = np.random.default_rng(config.seed).choice(rows, min(_SAMPLED_FRAMES, len(rows)), replace=False)
-    some = np.stack([frames[row] for row in np.sort(chosen)])
-    decoder.background.copy_(_unit(np.median(some, axis=0)[None])[0])
+    chosen = np.random.default_rng(config.seed).choice(rows, min(_BACKGROUND_FRAMES, len(rows)), replace=False)
+    background = np.median(np.stack([frames[row] for row in np.sort(chosen)]), axis=0)
+    decoder.background.copy_(torch.from_numpy(background).float().reshape(-1, 3) / 255)
     known = states[torch.from_numpy(rows)].flatten(1)
     std = known.std(0, correction=0)
     decoder.moments.copy_(torch.stack([known.mean(0), torch.where(std < _CONSTANT, 1.0, std)]))
-    weights = _weights(some)
+    foreground = _Foreground(frames, rows, background)
 
     def loss(rng: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
-        batch = np.sort(rng.choice(rows, config.batch))
-        pictures = frames[batch]
-        difference = decoder(states[torch.from_numpy(batch)]) - _unit(pictures)
-        weight = torch.from_numpy(weights[_colours(pictures)])[:, None]
-        return (weight * difference.square()).mean(), {"absolute": difference.detach().abs().mean()}
+        batch = rng.integers(0, len(rows), config.batch)
+        pixels = foreground.pixels(rng, batch)
+        target = np.stack([frames[row].reshape(-1, 3)[some] for row, some in zip(rows[batch], pixels, strict=True)])
+        shown = decoder(states[torch.from_numpy(rows[batch])], torch.from_numpy(pixels))
+        return (shown - torch.from_numpy(target).float() / 255).square().mean(), {}
 
     fit(decoder, loss, config, out, "decoder")
     return decoder
@@ -145,7 +163,7 @@ def save_decoder(decoder: Decoder, path: Path, model: str, provenance: dict[str,
     Raises:
         StoreError: the disk refuses.
     """
-    sizes = {name: getattr(decoder, name) for name in ("tokens", "width", "image_size", "hidden")}
+    sizes = {name: getattr(decoder, name) for name in _SIZES}
     header = {"kind": "decoder", "sizes": sizes, "model": model, "provenance": provenance}
     save_tensors(path, dict(decoder.state_dict()), header)
 
@@ -165,38 +183,55 @@ def load_decoder(path: Path, model: str) -> Decoder:
     if header.get("kind") != "decoder":
         raise CheckpointError(f"{path}: expected a decoder, came '{header.get('kind')}'.")
     require_equal("decoder of another model: model fingerprint", model, header["model"], path)
+    if set(header["sizes"]) != set(_SIZES):
+        raise CheckpointError(f"{path}: expected a decoder with the sizes {_SIZES}, came {sorted(header['sizes'])}.")
     decoder = Decoder(**header["sizes"])
     load_weights(decoder, tensors, path)
     return decoder.requires_grad_(False).eval()
 
 
-def _doubled(inputs: int, outputs: int) -> list[nn.Module]:
-    """Twice as many pixels a side, then a convolution."""
-    return [nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(inputs, outputs, 3, padding=1), nn.SiLU()]
+class _Foreground:
+    """Pixels of each training frame that differ from the background, and which pixels to train on.
 
+    Args:
+        frames: ``(O, H, W, 3)`` RGB.
+        rows: Frames to look at.
+        background: ``(H, W, 3)``.
+    """
 
-def _unit(frames: np.ndarray) -> Float[Tensor, "M 3 H W"]:
-    """Colours 0 … 255 to 0 … 1, channels first."""
-    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255
+    def __init__(self, frames: np.ndarray, rows: np.ndarray, background: np.ndarray) -> None:
+        self.size = frames.shape[1]
+        still, found = background.round().astype(np.int16), []
+        for row in rows:
+            differs = (np.abs(frames[row].astype(np.int16) - still) > _FOREGROUND).any(-1)
+            found.append(np.flatnonzero(differs).astype(np.int32))
+        self.counts = np.array([len(each) for each in found])
+        self.starts = np.cumsum(self.counts) - self.counts
+        self.found = np.concatenate([*found, np.zeros(1, np.int32)])  # a last one, so that an empty list can be read
 
+    def pixels(self, rng: np.random.Generator, batch: Int64[np.ndarray, " M"]) -> Int64[np.ndarray, "M Q"]:
+        """Random pixels of frames, `batch` counting in the rows: on the foreground, near it, and anywhere."""
+        shape = (len(batch), _SAMPLED)
+        on, near = self._on(rng, batch, shape), self._on(rng, batch, shape)
+        row = (near // self.size + rng.integers(-_NEAR, _NEAR + 1, shape)).clip(0, self.size - 1)
+        column = (near % self.size + rng.integers(-_NEAR, _NEAR + 1, shape)).clip(0, self.size - 1)
+        anywhere = rng.integers(0, self.size**2, shape)
+        return np.concatenate([on, row * self.size + column, anywhere], axis=1)
 
-def _colours(frames: UInt8[np.ndarray, "M H W 3"]) -> Int64[np.ndarray, "M H W"]:
-    """Index of each pixel's coarse colour."""
-    shades = frames.astype(np.int64) * _SHADES // 256
-    return (shades[..., 0] * _SHADES + shades[..., 1]) * _SHADES + shades[..., 2]
-
-
-def _weights(frames: UInt8[np.ndarray, "M H W 3"]) -> Float[np.ndarray, " K"]:
-    """Weight of each coarse colour in the loss, 1 for the commonest."""
-    counts = np.bincount(_colours(frames).ravel(), minlength=_SHADES**3)
-    return np.minimum(np.sqrt(counts.max() / np.maximum(counts, 1)), LARGEST_WEIGHT).astype(np.float32)
+    def _on(self, rng: np.random.Generator, batch: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        counts = self.counts[batch][:, None]
+        place = self.starts[batch][:, None] + (rng.random(shape) * counts).astype(np.int64)
+        return np.where(counts > 0, self.found[place], rng.integers(0, self.size**2, shape))
 
 
 def _initialise(decoder: Decoder) -> None:
-    """Weights that pass the state's differences on to the last layer, which begins almost at the background."""
-    layers = [layer for layer in decoder.modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
-    for layer in layers:
-        gain = 0.1 if layer is layers[-1] else _SWISH_GAIN
-        nn.init.normal_(layer.weight, std=gain / layer.weight[0].numel() ** 0.5)
-        assert layer.bias is not None
-        nn.init.zeros_(layer.bias)
+    """Weights that pass on what differs between states; the picture begins as the background."""
+    for layer in decoder.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=_SWISH_GAIN / layer.in_features**0.5)
+            nn.init.zeros_(layer.bias)
+    first, last = decoder.colour[0], decoder.colour[-1]
+    assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
+    nn.init.normal_(first.bias)
+    nn.init.zeros_(last.weight)
+    nn.init.normal_(decoder.pose.weight, std=0.5 / decoder.pose.in_features**0.5)

@@ -19,6 +19,7 @@ FRAME_MS, LAST_MS = 120, 2500
 _MARGIN, _TITLE, _CAPTION, _FOOT = 14, 34, 26, 40
 _INK, _SOFT, _PAPER, _RULE = "#1d2330", "#667085", "#ffffff", "#d5d9e0"
 _DANGER, _PATH, _GOOD, _BAD = (214, 48, 49), (245, 130, 32), "#18794e", "#b42318"
+_PALETTE_FRAMES = 8  # pictures that the palette is made from
 _FINER = 3  # marks are drawn this many times larger and averaged down
 
 
@@ -85,11 +86,12 @@ def compose(
 
 def gif(pictures: Sequence[Image.Image]) -> bytes:
     """An endless animation that holds its last picture; one palette for all, so that colours do not flicker."""
-    some = [pictures[i] for i in sorted({0, len(pictures) // 2, len(pictures) - 1})]
+    spread = np.linspace(0, len(pictures) - 1, min(len(pictures), _PALETTE_FRAMES)).round().astype(int)
+    some = [pictures[i] for i in spread]
     sample = Image.new("RGB", (some[0].width, some[0].height * len(some)))
     for row, picture in enumerate(some):
         sample.paste(picture, (0, row * picture.height))
-    palette = _with_white(sample.quantize(192, method=Image.Quantize.MEDIANCUT))
+    palette = _with_white(sample.quantize(256, method=Image.Quantize.MEDIANCUT))
     frames = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     times = [FRAME_MS] * (len(frames) - 1) + [LAST_MS]
     data = io.BytesIO()
