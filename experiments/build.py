@@ -41,9 +41,12 @@ class Recipe:
     pretrain_episodes: int = 2500
     pretrain_steps: int = 3000
     predictor_steps: int = 6000
-    decoder_steps: int = 1500
+    decoder_steps: int = 4000
     seed: int = 0
 
+
+DECODER_EPISODES = 600
+"""Episodes whose frames train the decoder."""
 
 SHIPPED = {"pusht": Recipe()}
 """The recipe of each shipped model."""
@@ -76,9 +79,9 @@ def build(env: str, out: Path, recipe: Recipe, workers: int) -> Path:
 def decode(data: Path, model_path: Path, recipe: Recipe) -> None:
     """Train the decoder of a model on some of a store's frames and write it beside the model."""
     store, (model, _) = open_store(data), load_model(model_path)
-    frames = load_frames(store, min(300, len(store)))
+    frames = load_frames(store, min(DECODER_EPISODES, len(store)))
     states = _states(model, frames)
-    config = FitConfig(steps=recipe.decoder_steps, batch=64, seed=recipe.seed)
+    config = FitConfig(steps=recipe.decoder_steps, batch=192, learning_rate=3e-3, seed=recipe.seed)
     decoder = train_decoder(states, frames, config, model_path.parent)
     provenance = {"command": "wm build", "data": store.spec.recipe, "steps": recipe.decoder_steps, "seed": recipe.seed}
     save_decoder(decoder, model_path.parent / DECODER_FILE, model_fingerprint(model), provenance)

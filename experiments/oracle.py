@@ -79,7 +79,9 @@ class OracleController(PlanningController):
     ) -> None:
         goal = embed(torch.from_numpy(np.asarray(goal_state, np.float64)).float()[None])
         distance = GoalDistance(goal, earlier_weight=earlier_weight)
-        super().__init__(action, mpc, [distance], guardrails=guardrails, budget=budget, deadline_ms=deadline_ms, seed=seed)
+        super().__init__(
+            action, mpc, [distance], guardrails=guardrails, budget=budget, deadline_ms=deadline_ms, seed=seed
+        )
         self.full_state, self.kinematics, self.physics = full_state, kinematics, PushTPhysics()
 
     def observe(self, observation: dict[str, np.ndarray]) -> None:

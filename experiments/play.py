@@ -72,9 +72,7 @@ class Player:
             assert task.goal_state is not None
             kinematics, state = self.env.kinematics, self.env.get_state
             budget = self.setting.budget_steps
-            return OracleController(
-                action, self.mpc, task.goal_state, state, kinematics, budget=budget, seed=task.seed
-            )
+            return OracleController(action, self.mpc, task.goal_state, state, kinematics, budget=budget, seed=task.seed)
         goal = self.model.encode(torch.from_numpy(task.goal_image)[None, None])
         deadline, kinematics = self.setting.deadline_ms, self.env.kinematics
         return Controller(

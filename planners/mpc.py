@@ -69,8 +69,9 @@ class MPC:
         """Search from the shifted last plan.
 
         Args:
-            problem: The problem now; its horizon is this MPC's, or shorter (never longer than the last one since `reset`)
-                where an episode's end is near: a plan that always has the whole horizon left puts off arriving.
+            problem: The problem now; its horizon is this MPC's, or shorter (never longer than the last one since
+                `reset`) where an episode's end is near: a plan that always has the whole horizon left puts off
+                arriving.
             generator: Source of randomness, as in `Solver.solve`.
             deadline_ms: Milliseconds for the search.
 

@@ -104,6 +104,6 @@ def test_the_horizon_may_shrink_towards_the_end() -> None:
     shorter = dataclasses.replace(quadratic(), horizon=2)
     plan, now = mpc.plan(shorter, generator=seeded())
     assert plan.actions.shape[1] == 2 and now.shape[1] == FRAMESKIP
-    assert torch.equal(solver.warm_start, first.actions[:, 1:3])  # the next two steps of the old plan, nothing filled in
+    assert torch.equal(solver.warm_start, first.actions[:, 1:3])  # nothing filled in
     last, now = mpc.plan(dataclasses.replace(quadratic(), horizon=1), generator=seeded())
     assert now.shape[1] == FRAMESKIP and mpc.warm_start is None

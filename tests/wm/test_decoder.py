@@ -138,3 +138,12 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     save_tensors(tmp_path / "e.safetensors", {"x": torch.zeros(1)}, {"kind": "encoder"})
     with pytest.raises(CheckpointError, match=re.escape("expected a decoder, came 'encoder'")):
         load_decoder(tmp_path / "e.safetensors", "")
+
+
+def test_sizes_of_another_version_are_refused(tmp_path: Path) -> None:
+    header = {"kind": "decoder", "model": "m", "sizes": {"tokens": 2, "width": 4}, "provenance": {}}
+    save_tensors(tmp_path / "d.safetensors", {"x": torch.zeros(1)}, header)
+    with pytest.raises(
+        CheckpointError, match=r"expected a decoder with the sizes .*'frames'.*came \['tokens', 'width'\]"
+    ):
+        load_decoder(tmp_path / "d.safetensors", "m")
