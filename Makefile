@@ -43,10 +43,10 @@ typecheck: $(READY) ## Check the type hints
 	$(PIP) install --quiet --no-deps --no-build-isolation --target build/typecheck .
 	cd build/typecheck && ../../$(PY) -m mypy --config-file ../../setup.cfg --cache-dir ../mypy wm
 
-quick-bars: $(READY) ## Check that the shipped model still reaches its goals (20 episodes)
+quick-bars: $(READY) ## Check that the shipped model still reaches its goals (20 development goals; their interval is 20 points wide)
 	rm -rf build/quick-eval
 	OMP_NUM_THREADS=1 $(VENV)/bin/wm eval --env pusht --model pusht --planner icem --episodes 20 --seed 1000 \
-		--out build/quick-eval --min-success 0.7 --no-baselines
+		--out build/quick-eval --min-success 0.6 --no-baselines
 
 bench: $(READY) ## Measure speed; results go to bench/
 	$(VENV)/bin/wm bench --out bench
