@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import platform
 import statistics
 import tempfile
@@ -26,6 +25,7 @@ from wm.datasets.writer import EpisodeWriter
 from wm.envs.pusht.draw import draw
 from wm.envs.pusht.physics import PushTPhysics
 from wm.experiments.assemble import make_env, make_model, make_mpc
+from wm.experiments.atomic import write_json
 from wm.experiments.episode import Controller
 from wm.experiments.goals import sample_tasks
 
@@ -113,11 +113,10 @@ def main(
     model: Annotated[str, typer.Option(help="Shipped model or path.")] = "pusht",
 ) -> None:
     """Measure rates and times of the parts on this machine."""
-    out.mkdir(parents=True, exist_ok=True)
     machine = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__}
     machine |= {"torch_threads": str(torch.get_num_threads()), "runs": str(RUNS), "statistic": "median"}
     figures: dict[str, Any] = {**bench_push_t(), **bench_store(), **bench_model(model)}
-    (out / "bench.json").write_text(json.dumps({"machine": machine, "figures": figures}, indent=1) + "\n")
+    write_json(out / "bench.json", {"machine": machine, "figures": figures})
     table = Table("what", "figure", title=f"median of {RUNS}, {machine['torch_threads']} torch threads")
     for name, value in figures.items():
         table.add_row(name, f"{value:,.2f}")

@@ -12,11 +12,12 @@ import torch
 import typer
 from rich.console import Console
 
+from wm.datasets.reader import EpisodeStore
 from wm.decoder import DECODER_FILE, model_fingerprint, save_decoder, train_decoder
 from wm.encoders.base import normalise
 from wm.experiments import collect, pretrain, train
 from wm.experiments.assemble import ASSETS
-from wm.experiments.logs import load_frames, open_store
+from wm.experiments.logs import load_frames
 from wm.fit import FitConfig
 from wm.model import WorldModel, load_model
 from wm.train import TrainConfig
@@ -78,7 +79,7 @@ def build(env: str, out: Path, recipe: Recipe, workers: int) -> Path:
 
 def decode(data: Path, model_path: Path, recipe: Recipe) -> None:
     """Train the decoder of a model on some of a store's frames and write it beside the model."""
-    store, (model, _) = open_store(data), load_model(model_path)
+    store, (model, _) = EpisodeStore(data), load_model(model_path)
     frames = load_frames(store, min(DECODER_EPISODES, len(store)))
     states = _states(model, frames)
     config = FitConfig(steps=recipe.decoder_steps, batch=192, learning_rate=3e-3, seed=recipe.seed)

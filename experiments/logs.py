@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
@@ -16,11 +14,6 @@ from wm.logs import Log, LogWindows, Moments
 HELD_OUT = 0.05
 """Share of episodes kept out of training, for reports (evaluation uses fresh episodes on top)."""
 SPLIT_SEED = 0
-
-
-def open_store(path: Path) -> EpisodeStore:
-    """A store, checked."""
-    return EpisodeStore(path)
 
 
 def load_frames(store: EpisodeStore, episodes: int) -> np.ndarray:

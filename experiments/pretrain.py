@@ -10,9 +10,10 @@ import torch
 import typer
 
 import wm
+from wm.datasets.reader import EpisodeStore
 from wm.encoders.registry import build_encoder, save_encoder
 from wm.errors import BadInputError
-from wm.experiments.logs import load_frames, log_windows, open_store
+from wm.experiments.logs import load_frames, log_windows
 from wm.experiments.run_folder import claim
 from wm.fit import FitConfig
 from wm.pretrain import PretrainConfig, pretrain
@@ -31,7 +32,7 @@ def run(data: Path, out: Path, *, encoder: str, width: int, episodes: int, steps
     """
     torch.manual_seed(seed)
     model = build_encoder(encoder, width)
-    store = open_store(data)
+    store = EpisodeStore(data)
     if store.spec.image_size != model.image_size:
         raise BadInputError(
             f"{data}: encoder '{encoder}' expects pictures of {model.image_size} px, came {store.spec.image_size} px."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +19,8 @@ from wm.datasets.reader import EpisodeStore
 from wm.encoders.base import Encoder
 from wm.encoders.registry import load_encoder
 from wm.errors import BadInputError
-from wm.experiments.logs import log_windows, open_store
+from wm.experiments.atomic import write_json
+from wm.experiments.logs import log_windows
 from wm.experiments.report.training import training_report
 from wm.experiments.run_folder import claim
 from wm.logs import LogWindows
@@ -40,7 +40,7 @@ def run(data: Path, encoder_path: Path, out: Path, config: TrainConfig, seed: in
         StoreError, CheckpointError: data or encoder cannot be read.
         MismatchError: `out` or the feature cache belongs to something else.
     """
-    store, encoder = open_store(data), load_encoder(encoder_path)
+    store, encoder = EpisodeStore(data), load_encoder(encoder_path)
     if len(store) < 20:
         raise BadInputError(f"{data}: expected at least 20 episodes to train on, came {len(store)}.")
     claim(out, asdict(config) | {"seed": seed, "data": store.fingerprint(), "encoder": encoder.spec().to_json()})
@@ -72,7 +72,7 @@ def run(data: Path, encoder_path: Path, out: Path, config: TrainConfig, seed: in
     path = out / "model.safetensors"
     model.save(path, _provenance(store, encoder_path, config, seed))
     report = held_out_report(model, windows, held_out, states, store.all_state())
-    (out / "report.json").write_text(json.dumps(report, indent=1))
+    write_json(out / "report.json", report)
     training_report(out, report)
     return path
 

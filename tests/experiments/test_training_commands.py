@@ -105,7 +105,7 @@ def test_collect_refuses_bad_requests(tmp_path: Path) -> None:
 
 
 def test_windows_are_split_by_episode(made: Made) -> None:
-    store = logs.open_store(made.data)
+    store = EpisodeStore(made.data)
     frames = logs.load_frames(store, 3)
     np.testing.assert_array_equal(frames[61:122], store.frames(1))
     rows = np.arange(store.observation_offsets[-1])[:, None].astype(np.float32)
