@@ -1,17 +1,18 @@
-"""Encode once: the frozen encoder's tokens of every frame of a store, on disk in bfloat16."""
+"""Encode once: what frames become under a frozen encoder (its tokens, or the states read from them), kept on disk."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from wm.datasets.reader import EpisodeStore
-from wm.encoders.base import Encoder
 from wm.errors import StoreError
 from wm.specs import require_equal
 
@@ -19,54 +20,87 @@ _BATCH = 256
 _COMMIT_EVERY = 200  # episodes
 
 
-def feature_table(
-    store: EpisodeStore, encoder: Encoder, out: Path, progress: Callable[[int, int], None] | None = None
-) -> Tensor:
-    """Tokens ``(O, N, D)`` bfloat16 of all observations of a store, mapped from a file; it is made where it is missing.
+@dataclass(frozen=True)
+class Coding:
+    """What a frame becomes.
 
-    An interrupted table is continued after its last commit (one each 200 episodes); one of another encoder or another
+    Attributes:
+        encode: Frames ``(n, H, W, 3)`` uint8 to their rows ``(n, *shape)``, each of its frame alone.
+        shape: Of a row, e.g. ``(N, D)``.
+        dtype: Of the table on disk.
+        identity: JSON values that tell this coding from others, e.g. the fingerprint of the encoder.
+    """
+
+    encode: Callable[[Tensor], Tensor]
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    identity: dict[str, object]
+
+
+def feature_table(
+    store: EpisodeStore,
+    coding: Coding,
+    out: Path,
+    *,
+    episodes: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Rows ``(O, *shape)`` of all observations of a store, mapped from a file; it is made where it is missing.
+
+    An interrupted table is continued after its last commit (one each 200 episodes); one of another coding or another
     store is refused.
 
     Args:
         store: Episodes.
-        encoder: Frozen.
-        out: Folder of `tokens.bf16` and `tokens.json`.
+        coding: What becomes of a frame.
+        out: Folder of `table.bin` and `table.json`.
+        episodes: Only the first ones; all when None.
         progress: Called with (episodes done, episodes in all).
 
     Raises:
-        MismatchError: the table was made by another encoder or from other data.
+        MismatchError: the table was made by another coding or from other data.
         StoreError: the disk refuses (what was encoded so far is kept), or the table's record cannot be read.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    rows, episodes = int(store.observation_offsets[-1]), len(store)
-    tokens, width = encoder.grid * encoder.grid, encoder.width
-    identity: dict[str, object] = {
-        "encoder": encoder.spec().fingerprint,
-        "store": store.fingerprint(),
-        "shape": [rows, tokens, width],
-    }
-    done = _done(out / "tokens.json", identity)
-    size = rows * tokens * width
-    data = out / "tokens.bf16"
+    episodes = len(store) if episodes is None else min(episodes, len(store))
+    shape = (int(store.observation_offsets[episodes]), *coding.shape)
+    identity = coding.identity | {"store": store.fingerprint(), "shape": list(shape), "dtype": str(coding.dtype)}
+    data, record = out / "table.bin", out / "table.json"
     try:
-        if not data.exists() or data.stat().st_size != 2 * size:
-            done = 0
-            (out / "tokens.json").unlink(missing_ok=True)  # what it counts is gone
-            with data.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, 2 * size)
-        table = torch.from_file(str(data), shared=True, size=size, dtype=torch.bfloat16).view(rows, tokens, width)
+        out.mkdir(parents=True, exist_ok=True)
+        done = _done(record, identity)
+        table = _mapped(data, shape, coding.dtype)
+        if table is None:
+            record.unlink(missing_ok=True)  # what it counts is gone
+            done, table = 0, _made(data, shape, coding.dtype)
         for episode in range(done, episodes):
             first, stop = (int(v) for v in store.observation_offsets[episode : episode + 2])
             frames = torch.from_numpy(store.frames(episode))
             for start in range(0, stop - first, _BATCH):
                 part = frames[start : start + _BATCH]
-                table[first + start : first + start + len(part)] = encoder.encode(part[None])[0].to(torch.bfloat16)
+                table[first + start : first + start + len(part)] = coding.encode(part).to(coding.dtype)
             if (episode + 1) % _COMMIT_EVERY == 0 or episode + 1 == episodes:
-                _commit(data, out / "tokens.json", identity | {"episodes": episode + 1})
+                _commit(data, record, identity | {"episodes": episode + 1})
             if progress is not None:
                 progress(episode + 1, episodes)
     except OSError as error:
         raise StoreError(f"cannot write the features {data}: {error.strerror}; what was encoded is kept.") from error
+    return table
+
+
+def _mapped(data: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
+    """The table's file in memory; None where it is missing or of another size."""
+    size = math.prod(shape)
+    if not data.exists() or data.stat().st_size != size * dtype.itemsize:
+        return None
+    return torch.from_file(str(data), shared=True, size=size, dtype=dtype).view(shape)
+
+
+def _made(data: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """The same, its space on the disk taken first: a mapped file that finds the disk full ends the process."""
+    with data.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, math.prod(shape) * dtype.itemsize)
+    table = _mapped(data, shape, dtype)
+    assert table is not None
     return table
 
 
@@ -78,7 +112,7 @@ def _done(path: Path, identity: dict[str, object]) -> int:
         episodes = int(found.pop("episodes"))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise StoreError(f"{path}: expected the record of cached features, it cannot be read; remove it.") from None
-    require_equal("cached features of another encoder or dataset", identity, found, path)
+    require_equal("cached features of another coding or dataset", identity, found, path)
     return episodes
 
 

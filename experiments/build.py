@@ -1,4 +1,4 @@
-"""`wm build`: make a shipped model again from nothing (collect, pretrain, train, decoder)."""
+"""`wm build`: make a shipped model again from nothing (collect, pretrain, refine, train, decoder)."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
-import torch
 import typer
 from rich.console import Console
 
 from wm.datasets.reader import EpisodeStore
 from wm.decoder import DECODER_FILE, model_fingerprint, save_decoder, train_decoder
-from wm.encoders.base import normalise
-from wm.experiments import collect, pretrain, train
+from wm.experiments import collect, pretrain, refine, train
 from wm.experiments.assemble import ASSETS
 from wm.experiments.logs import load_frames
+from wm.experiments.refine import RefineConfig, frame_states
 from wm.fit import FitConfig
-from wm.model import WorldModel, load_model
+from wm.model import load_model
 from wm.train import TrainConfig
 
 
@@ -30,18 +28,22 @@ class Recipe:
     Attributes:
         episodes: Logged episodes of `steps` control steps.
         steps: Control steps per episode.
-        pretrain_episodes: Episodes whose frames train the encoder.
+        encoder_episodes: The first of them, whose frames train the encoder.
         pretrain_steps: Optimiser steps of the encoder.
+        draft_steps: Optimiser steps of the predictor of the draft model, on which the encoder is refined.
+        refine_steps: Optimiser steps of that.
         predictor_steps: Optimiser steps of the predictor.
         decoder_steps: Optimiser steps of the decoder (only for looking).
         seed: Of all of them.
     """
 
-    episodes: int = 5000
+    episodes: int = 20_000
     steps: int = 100
-    pretrain_episodes: int = 2500
+    encoder_episodes: int = 3000
     pretrain_steps: int = 3000
-    predictor_steps: int = 6000
+    draft_steps: int = 2000
+    refine_steps: int = 3000
+    predictor_steps: int = 10_000
     decoder_steps: int = 4000
     seed: int = 0
 
@@ -59,29 +61,38 @@ def build(env: str, out: Path, recipe: Recipe, workers: int) -> Path:
     Returns:
         Folder with `model.safetensors`, `decoder.safetensors` and the held-out report.
     """
-    console, seed = Console(stderr=True), recipe.seed
-    data, encoder = out / "data", out / "encoder"
-    console.rule("1/4 collect")
+    console, seed, few = Console(stderr=True), recipe.seed, recipe.encoder_episodes
+    data = out / "data"
+    console.rule("1/6 collect")
     collect.collect(env, recipe.episodes, data, steps=recipe.steps, seed=seed, workers=workers, image_size=96)
-    console.rule("2/4 pretrain the encoder")
-    weights = pretrain.run(
-        data, encoder, encoder="wm-tiny", width=64, episodes=recipe.pretrain_episodes, steps=recipe.pretrain_steps,
-        batch=80, seed=seed,
+    console.rule("2/6 pretrain the encoder")
+    first = pretrain.run(
+        data, out / "encoder", encoder="wm-tiny", width=64, episodes=few, steps=recipe.pretrain_steps, batch=80,
+        seed=seed,
     )  # fmt: skip
-    console.rule("3/4 train the world model")
-    config = TrainConfig()
-    config = replace(config, predictor=replace(config.predictor, steps=recipe.predictor_steps, seed=seed))
-    path = train.run(data, weights, out / "model", config, seed)
-    console.rule("4/4 train the decoder (only for looking)")
+    console.rule("3/6 train a draft of the world model")
+    draft = train.run(data, first, out / "draft", _config(recipe.draft_steps, seed, few), seed)
+    console.rule("4/6 refine the encoder")
+    refining = RefineConfig()
+    refining = replace(refining, schedule=replace(refining.schedule, steps=recipe.refine_steps, seed=seed))
+    encoder = refine.run(data, draft, out / "refined", refining, few)
+    console.rule("5/6 train the world model")
+    path = train.run(data, encoder, out / "model", _config(recipe.predictor_steps, seed, None), seed)
+    console.rule("6/6 train the decoder (only for looking)")
     decode(data, path, recipe)
     return path.parent
+
+
+def _config(steps: int, seed: int, episodes: int | None) -> TrainConfig:
+    config = TrainConfig(episodes=episodes)
+    return replace(config, predictor=replace(config.predictor, steps=steps, seed=seed))
 
 
 def decode(data: Path, model_path: Path, recipe: Recipe) -> None:
     """Train the decoder of a model on some of a store's frames and write it beside the model."""
     store, (model, _) = EpisodeStore(data), load_model(model_path)
     frames = load_frames(store, min(DECODER_EPISODES, len(store)))
-    states = _states(model, frames)
+    states = frame_states(model, frames).unflatten(1, (model.spec.tokens, model.spec.width))
     config = FitConfig(steps=recipe.decoder_steps, batch=192, learning_rate=3e-3, seed=recipe.seed)
     decoder = train_decoder(states, frames, config, model_path.parent)
     provenance = {"command": "wm build", "data": store.spec.recipe, "steps": recipe.decoder_steps, "seed": recipe.seed}
@@ -97,19 +108,13 @@ def install(model: Path, env: str) -> Path:
     return target
 
 
-@torch.inference_mode()
-def _states(model: WorldModel, frames: np.ndarray, batch: int = 256) -> torch.Tensor:
-    parts = [torch.from_numpy(frames[i : i + batch]) for i in range(0, len(frames), batch)]
-    return torch.cat([model.joint.head(model.encoder(normalise(part))) for part in parts])
-
-
 def main(
     out: Annotated[Path, typer.Option(help="Folder of everything that is made; an interrupted build is continued.")],
     env: Annotated[str, typer.Option(help="Environment.")] = "pusht",
     workers: Annotated[int, typer.Option(help="Processes that collect.")] = 2,
     ship: Annotated[bool, typer.Option(help="Also install the result as the shipped model.")] = False,
 ) -> None:
-    """Make a shipped model again from nothing: collect, pretrain, train, decoder."""
+    """Make a shipped model again from nothing: collect, pretrain, refine, train, decoder."""
     folder = build(env, out, SHIPPED[env], workers)
     print(f"{folder}: built; `wm eval --model {folder / 'model.safetensors'}` measures it.")
     if ship:

@@ -16,6 +16,7 @@ COMMANDS = {
     "eval": "evaluate",
     "collect": "collect",
     "pretrain": "pretrain",
+    "refine": "refine",
     "train": "train",
     "build": "build",
     "bench": "bench",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -14,9 +15,9 @@ from rich.progress import Progress
 from torch import Tensor
 
 import wm
-from wm.datasets.features import feature_table
+from wm.datasets.features import Coding, feature_table
 from wm.datasets.reader import EpisodeStore
-from wm.encoders.base import Encoder
+from wm.encoders.base import Encoder, fingerprint
 from wm.encoders.registry import load_encoder
 from wm.errors import BadInputError
 from wm.experiments.atomic import write_json
@@ -27,7 +28,8 @@ from wm.logs import LogWindows
 from wm.model import BANK, WorldModel, build_joint, build_model
 from wm.probe import LinearProbe, error_by_horizon
 from wm.specs import ModelSpec
-from wm.train import TrainConfig, state_table, train_head, train_predictor
+from wm.state_head import StateHead
+from wm.train import TrainConfig, states_of, train_head, train_predictor
 
 REPORT_HORIZON = 8
 PROBE_FRAMES = 20_000
@@ -44,7 +46,6 @@ def run(data: Path, encoder_path: Path, out: Path, config: TrainConfig, seed: in
     if len(store) < 20:
         raise BadInputError(f"{data}: expected at least 20 episodes to train on, came {len(store)}.")
     claim(out, asdict(config) | {"seed": seed, "data": store.fingerprint(), "encoder": encoder.spec().to_json()})
-    tokens = _features(store, encoder, data)
     torch.manual_seed(seed)
     spec = ModelSpec(
         env=store.spec.env,
@@ -57,12 +58,13 @@ def run(data: Path, encoder_path: Path, out: Path, config: TrainConfig, seed: in
         depth=config.depth,
     )
     joint = build_joint(spec)
-    cuts = {"history": config.history, "frameskip": config.frameskip}
+    episodes = min(config.episodes or len(store), len(store))
+    cuts = {"history": config.history, "frameskip": config.frameskip, "episodes": episodes}
     joint.head.requires_grad_(False)
-    windows, _ = log_windows(store, tokens, horizon=1, **cuts)
+    head_windows = _token_windows(store, encoder, config, data, min(config.head_episodes, episodes))
     with Console(stderr=True).status("state head: slow features"):
-        train_head(joint.head, windows, config, out)
-    states = state_table(joint, tokens)
+        train_head(joint.head, head_windows, config, out)
+    states = _states(store, encoder, joint.head, out / "states", episodes)
     windows, _ = log_windows(store, states, horizon=config.horizon, **cuts)
     train_predictor(joint, windows, config, out)
     model = build_model(spec, encoder, windows.action_moments, windows.proprio_moments)
@@ -71,7 +73,7 @@ def run(data: Path, encoder_path: Path, out: Path, config: TrainConfig, seed: in
     model.remember(states[_rows(windows, BANK * 4)], states[_rows(held_out, 8192)])
     path = out / "model.safetensors"
     model.save(path, _provenance(store, encoder_path, config, seed))
-    report = held_out_report(model, windows, held_out, states, store.all_state())
+    report = held_out_report(model, windows, held_out, states, store.all_state()[: len(states)])
     write_json(out / "report.json", report)
     training_report(out, report)
     return path
@@ -96,13 +98,35 @@ def held_out_report(
     }
 
 
-def _features(store: EpisodeStore, encoder: Encoder, data: Path) -> Tensor:
-    folder = data.parent / f"{data.name}.features" / encoder.spec().fingerprint
+def _token_windows(store: EpisodeStore, encoder: Encoder, config: TrainConfig, data: Path, episodes: int) -> LogWindows:
+    """Pairs of frames of the first episodes, as the encoder's tokens."""
+
+    def encode(frames: Tensor) -> Tensor:
+        return encoder.encode(frames[None])[0]
+
+    spec = encoder.spec()
+    coding = Coding(encode, (spec.grid**2, spec.width), torch.bfloat16, {"encoder": spec.fingerprint})
+    folder = data.parent / f"{data.name}.features" / f"{spec.fingerprint}-{episodes}"
+    tokens = _table(store, coding, folder, "encode", episodes)
+    cuts = {"history": config.history, "frameskip": config.frameskip, "episodes": episodes}
+    return log_windows(store, tokens, horizon=1, **cuts)[0]
+
+
+def _states(store: EpisodeStore, encoder: Encoder, head: StateHead, folder: Path, episodes: int) -> Tensor:
+    """The states of all frames."""
+    identity: dict[str, object] = {"encoder": encoder.spec().fingerprint, "head": fingerprint(head)}
+    coding = Coding(partial(states_of, encoder, head), (head.tokens * head.width,), torch.float32, identity)
+    return _table(store, coding, folder, "states", episodes)
+
+
+def _table(store: EpisodeStore, coding: Coding, folder: Path, title: str, episodes: int) -> Tensor:
     with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("encode")
-        return feature_table(
-            store, encoder, folder, lambda done, total: progress.update(task, completed=done, total=total)
-        )
+        task = progress.add_task(title)
+
+        def advance(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        return feature_table(store, coding, folder, episodes=episodes, progress=advance)
 
 
 def _rows(windows: LogWindows, count: int) -> Tensor:
@@ -134,12 +158,13 @@ def main(
     out: Annotated[Path, typer.Option(help="Run folder; an interrupted run in it is continued.")],
     steps: Annotated[int, typer.Option(help="Optimiser steps of the predictor.")] = 6000,
     width: Annotated[int, typer.Option(help="Numbers in the state.")] = 32,
+    episodes: Annotated[int | None, typer.Option(help="Use the first episodes only.")] = None,
     hidden: Annotated[int, typer.Option(help="Width of the predictor.")] = 384,
     depth: Annotated[int, typer.Option(help="Residual blocks of the predictor.")] = 3,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
 ) -> None:
     """Train a world model on a store's logs, on top of a frozen encoder."""
-    config = TrainConfig(width=width, hidden=hidden, depth=depth)
+    config = TrainConfig(width=width, hidden=hidden, depth=depth, episodes=episodes)
     config = replace(config, predictor=replace(config.predictor, steps=steps, seed=seed))
     path = run(data, encoder, out, config, seed)
     print(f"{path}: trained; report in {out / 'report.json'} and {out / 'report.png'}")

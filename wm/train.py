@@ -1,7 +1,8 @@
-"""Training a compact world model on the cached tokens of a frozen encoder.
+"""Training a compact world model on a frozen encoder.
 
-Two phases. *Head*: what of a frame is state is found in closed form (`wm.slow_features`) and then frozen. *Predictor*:
-every frame's state is computed once, and the predictor learns by a multi-step rollout loss on logged windows.
+Two phases. *Head*: what of a frame is state is found in closed form (`wm.slow_features`) on the tokens of some
+episodes, and then frozen. *Predictor*: every frame's state is computed once, and the predictor learns by a multi-step
+rollout loss on logged windows of all of them.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from wm.checkpoint import load_tensors, load_weights, save_tensors
+from wm.encoders.base import Encoder
 from wm.fit import FitConfig, fit
 from wm.joint import JointModel
 from wm.logs import Log, LogWindows
@@ -38,7 +41,9 @@ class TrainConfig:
         width: D of the state head, the read-out of proprioception not counted.
         hidden: Width of the predictor.
         depth: Residual blocks of the predictor.
-        pairs: Pairs of frames that the state head is fitted to.
+        episodes: The first of the log's only; all when None.
+        head_episodes: Episodes whose tokens are cached for fitting the state head.
+        pairs: Pairs of frames that it is fitted to.
         components: Principal components of the tokens that it may use.
         predictor: Schedule of the predictor.
     """
@@ -50,6 +55,8 @@ class TrainConfig:
     width: int = 32
     hidden: int = 384
     depth: int = 3
+    episodes: int | None = None
+    head_episodes: int = 2500
     pairs: int = 40_000
     components: int = 500
     predictor: FitConfig = field(default_factory=lambda: FitConfig(steps=6000, batch=256, weight_decay=1e-5))
@@ -80,10 +87,9 @@ def train_head(head: StateHead, windows: LogWindows, config: TrainConfig, out: P
 
 
 @torch.inference_mode()
-def state_table(joint: JointModel, tokens: Tensor, batch: int = 1024) -> Tensor:
-    """States ``(O, N * D)`` float32 of all cached tokens ``(O, Ne, De)``."""
-    parts = [joint.head(tokens[i : i + batch].float()).flatten(1) for i in range(0, len(tokens), batch)]
-    return torch.cat(parts)
+def states_of(encoder: Encoder, head: StateHead, frames: UInt8[Tensor, "n H W 3"]) -> Float[Tensor, "n X"]:
+    """States of frames, flattened (X = N * D)."""
+    return head(encoder.encode(frames[None])[0]).flatten(1)
 
 
 def train_predictor(joint: JointModel, windows: LogWindows, config: TrainConfig, out: Path) -> None:

@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import wm.datasets.features
-from wm.datasets.features import feature_table
+from wm.datasets.features import Coding, feature_table
 from wm.datasets.reader import EpisodeStore
 from wm.encoders.tiny import TinyEncoder
 from wm.errors import MismatchError, StoreError
@@ -30,6 +31,13 @@ def encoder(seed: int = 0) -> TinyEncoder:
     tiny = TinyEncoder(width=8)
     tiny.image_size, tiny.grid = 12, 1
     return tiny
+
+
+def tokens_of(model: TinyEncoder) -> Coding:
+    def encode(frames: Tensor) -> Tensor:
+        return model.encode(frames[None])[0]
+
+    return Coding(encode, (1, 8), torch.bfloat16, {"encoder": model.spec().fingerprint})
 
 
 @pytest.fixture
@@ -53,7 +61,7 @@ def interrupt_after(last: int) -> Callable[[int, int], None]:
 def counted(store: EpisodeStore, out: Path) -> tuple[Tensor, list[int]]:
     """The table, and which episodes were encoded for it."""
     done: list[int] = []
-    return feature_table(store, encoder(), out, lambda now, _: done.append(now - 1)), done
+    return feature_table(store, tokens_of(encoder()), out, progress=lambda now, _: done.append(now - 1)), done
 
 
 @pytest.mark.parametrize("batch", [256, 3])
@@ -61,7 +69,7 @@ def test_a_row_is_its_frames_tokens(
     store: EpisodeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
     monkeypatch.setattr(wm.datasets.features, "_BATCH", batch)
-    table = feature_table(store, encoder(), tmp_path / "features")
+    table = feature_table(store, tokens_of(encoder()), tmp_path / "features")
     assert table.shape == (sum(LENGTHS) + 5, 1, 8) and table.dtype == torch.bfloat16
     for episode in range(5):
         frames = torch.from_numpy(store.frames(episode))
@@ -69,6 +77,18 @@ def test_a_row_is_its_frames_tokens(
         first, stop = store.observation_offsets[episode : episode + 2]
         torch.testing.assert_close(table[first:stop], tokens, rtol=1e-2, atol=1e-2)
     assert table.float().std() > 0.01
+
+
+def test_rows_have_the_codings_own_shape_and_type_and_episodes_may_be_left_out(
+    store: EpisodeStore, tmp_path: Path
+) -> None:
+    coding = Coding(lambda frames: frames.float().mean((1, 2, 3))[:, None], (1,), torch.float32, {"mean": 1})
+    table = feature_table(store, coding, tmp_path, episodes=3)
+    assert table.shape == (sum(LENGTHS[:3]) + 3, 1) and table.dtype == torch.float32
+    expected = np.concatenate([store.frames(e) for e in range(3)]).mean((1, 2, 3))
+    np.testing.assert_allclose(table[:, 0].numpy(), expected, rtol=1e-5)
+    with pytest.raises(MismatchError, match="another coding or dataset"):
+        feature_table(store, coding, tmp_path)
 
 
 def test_is_encoded_once(store: EpisodeStore, tmp_path: Path) -> None:
@@ -82,7 +102,7 @@ def test_is_encoded_once(store: EpisodeStore, tmp_path: Path) -> None:
 def test_an_interrupted_table_is_continued(store: EpisodeStore, tmp_path: Path, last: int, first: int) -> None:
     whole, _ = counted(store, tmp_path / "whole")
     with pytest.raises(Interrupted):
-        feature_table(store, encoder(), tmp_path / "halves", interrupt_after(last))
+        feature_table(store, tokens_of(encoder()), tmp_path / "halves", progress=interrupt_after(last))
     table, done = counted(store, tmp_path / "halves")
     assert done == list(range(first, 5)) and torch.equal(table, whole)
 
@@ -91,9 +111,9 @@ def test_an_interrupted_table_is_continued(store: EpisodeStore, tmp_path: Path, 
 def test_lost_data_is_encoded_again_even_after_another_interruption(store: EpisodeStore, tmp_path: Path) -> None:
     whole, _ = counted(store, tmp_path)
     expected = whole.clone()
-    (tmp_path / "tokens.bf16").unlink()
+    (tmp_path / "table.bin").unlink()
     with pytest.raises(Interrupted):
-        feature_table(store, encoder(), tmp_path, interrupt_after(1))
+        feature_table(store, tokens_of(encoder()), tmp_path, progress=interrupt_after(1))
     table, done = counted(store, tmp_path)
     assert done == [0, 1, 2, 3, 4] and torch.equal(table, expected)
 
@@ -101,15 +121,15 @@ def test_lost_data_is_encoded_again_even_after_another_interruption(store: Episo
 def test_another_encoders_table_is_refused(store: EpisodeStore, tmp_path: Path) -> None:
     counted(store, tmp_path)
     with pytest.raises(MismatchError) as error:
-        feature_table(store, encoder(1), tmp_path)
-    assert "cached features of another encoder or dataset" in str(error.value)
+        feature_table(store, tokens_of(encoder(1)), tmp_path)
+    assert "cached features of another coding or dataset" in str(error.value)
     assert encoder(1).spec().fingerprint in str(error.value) and encoder().spec().fingerprint in str(error.value)
 
 
 def test_another_stores_table_is_refused(store: EpisodeStore, tmp_path: Path) -> None:
     counted(store, tmp_path / "features")
-    record = json.loads((tmp_path / "features" / "tokens.json").read_text())
-    (tmp_path / "features" / "tokens.json").write_text(json.dumps(record | {"store": "0" * 16}))
+    record = json.loads((tmp_path / "features" / "table.json").read_text())
+    (tmp_path / "features" / "table.json").write_text(json.dumps(record | {"store": "0" * 16}))
     with pytest.raises(MismatchError, match=f"{store.fingerprint()}.*0000000000000000"):
         counted(store, tmp_path / "features")
 
@@ -117,8 +137,8 @@ def test_another_stores_table_is_refused(store: EpisodeStore, tmp_path: Path) ->
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"encoder": "x"}'])
 def test_an_unreadable_record_is_refused(store: EpisodeStore, tmp_path: Path, text: str) -> None:
     counted(store, tmp_path)
-    (tmp_path / "tokens.json").write_text(text)
-    with pytest.raises(StoreError, match="tokens.json: expected the record of cached features, it cannot be read"):
+    (tmp_path / "table.json").write_text(text)
+    with pytest.raises(StoreError, match="table.json: expected the record of cached features, it cannot be read"):
         counted(store, tmp_path)
 
 
@@ -134,7 +154,7 @@ def test_a_full_disk_keeps_what_was_encoded(
         with pytest.raises(StoreError, match="cannot write the features .*No space left on device"):
             counted(store, tmp_path)
     with pytest.raises(Interrupted):
-        feature_table(store, encoder(), tmp_path, interrupt_after(3))
+        feature_table(store, tokens_of(encoder()), tmp_path, progress=interrupt_after(3))
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(StoreError, match="what was encoded is kept"):

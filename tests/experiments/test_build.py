@@ -13,16 +13,22 @@ from wm.decoder import DECODER_FILE, load_decoder, model_fingerprint
 from wm.experiments import build
 from wm.fit import FitConfig
 from wm.model import load_model
+from wm.refine import RefineConfig
 from wm.train import TrainConfig
 
-TINY = build.Recipe(episodes=24, steps=60, pretrain_episodes=12, pretrain_steps=3, predictor_steps=4, decoder_steps=2)
+TINY = build.Recipe(
+    episodes=26, steps=60, encoder_episodes=22, pretrain_steps=3, draft_steps=3, refine_steps=3, predictor_steps=4,
+    decoder_steps=2,
+)  # fmt: skip
 
 
 @pytest.fixture
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small batches, a small encoder and a small predictor instead of the shipped model's."""
     small = TrainConfig(hidden=32, depth=1, pairs=1200, components=20, predictor=FitConfig(steps=1, batch=8))
-    monkeypatch.setattr(build, "TrainConfig", lambda: small)
+    monkeypatch.setattr(build, "TrainConfig", lambda episodes: replace(small, episodes=episodes))
+    refining = RefineConfig(schedule=FitConfig(steps=1, batch=8))
+    monkeypatch.setattr(build, "RefineConfig", lambda: refining)
     run = build.pretrain.run
     monkeypatch.setattr(build.pretrain, "run", lambda *a, **settings: run(*a, **settings | {"width": 8, "batch": 8}))
 

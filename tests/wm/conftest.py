@@ -67,6 +67,45 @@ def dot_model() -> Callable[[], JointModel]:
 
 
 @pytest.fixture
+def square_encoder() -> Callable[[], TinyEncoder]:
+    """A small encoder for 24 px pictures, always the same one: a 2 x 2 grid of 8 numbers."""
+
+    def make() -> TinyEncoder:
+        torch.manual_seed(0)
+        encoder = TinyEncoder(width=8)
+        encoder.image_size, encoder.grid = 24, 2
+        return encoder
+
+    return make
+
+
+@pytest.fixture
+def pushed_square() -> Callable[..., LogWindows]:
+    """Windows of a bright square that the actions push about, in 24 px pictures."""
+
+    def make(proprio: bool = True, horizon: int = 2) -> LogWindows:
+        rng, frames, actions, places = np.random.default_rng(0), [], [], []
+        for _ in range(10):
+            place, push = rng.uniform(4, 16, 2), rng.uniform(-2, 2, 2)
+            for step in range(21):
+                picture = np.full((24, 24, 3), 30, np.uint8)
+                row, column = place.round().astype(int)
+                picture[row : row + 5, column : column + 5] = (220, 120, 60)
+                frames.append(picture)
+                places.append(place)
+                push = np.clip(0.8 * push + rng.normal(0, 0.7, 2), -2, 2)
+                if step < 20:
+                    actions.append(push)
+                place = np.clip(place + push, 0, 18)
+        moves, known = np.array(actions, np.float32), np.array(places, np.float32)
+        index = WindowIndex(np.full(10, 20), HISTORY, horizon, FRAMESKIP)
+        log = Log(np.stack(frames), known if proprio else None, moves)
+        return LogWindows(log, index, Moments.of(moves), Moments.of(known) if proprio else None)
+
+    return make
+
+
+@pytest.fixture
 def moving() -> Callable[[Predictor], Predictor]:
     """Gives a predictor a random last layer: a fresh one only copies the last state."""
 

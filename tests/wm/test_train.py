@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from wm.checkpoint import load_tensors
+from wm.encoders.tiny import TinyEncoder
 from wm.errors import BadInputError, CheckpointError
 from wm.fit import FitConfig
 from wm.joint import JointModel
 from wm.logs import Log, LogWindows, Moments
 from wm.probe import LinearProbe, error_by_horizon
 from wm.state_head import StateHead
-from wm.train import TrainConfig, state_table, train_head, train_predictor, window_states, with_observations
+from wm.train import TrainConfig, states_of, train_head, train_predictor, window_states, with_observations
 
 QUICK = FitConfig(steps=120, batch=64, learning_rate=5e-3, warmup=10, log_every=5, checkpoint_every=1000)
 CONFIG = TrainConfig(
@@ -31,6 +32,12 @@ def log_of(path: Path) -> list[dict[str, float]]:
 
 def tokens_of(windows: LogWindows) -> Tensor:
     return torch.as_tensor(windows.log.observations)
+
+
+@torch.no_grad()
+def state_table(model: JointModel, tokens: Tensor) -> Tensor:
+    """States ``(O, X)`` of a table of tokens."""
+    return torch.as_tensor(model.head(tokens)).flatten(1)
 
 
 def dot_places(windows: LogWindows) -> Tensor:
@@ -132,11 +139,14 @@ def test_predictor_training_leaves_the_head_alone_and_beats_copying(
     assert log[-1]["share_of_copy"] < log[0]["share_of_copy"]
 
 
-def test_state_table_is_the_head_frame_by_frame(dot_model: Callable[[], JointModel]) -> None:
-    model, tokens = dot_model(), torch.randn(23, 16, 6)
-    table = state_table(model, tokens.to(torch.bfloat16), batch=5)
-    assert table.shape == (23, 8) and table.dtype == torch.float32
-    torch.testing.assert_close(table[7:8], model.head(tokens[7:8].to(torch.bfloat16).float()).flatten(1))
+def test_states_are_the_heads_of_the_encoders_tokens() -> None:
+    torch.manual_seed(0)
+    encoder, head = TinyEncoder(width=6), StateHead(8, 6, 2, 4)
+    frames = torch.randint(0, 256, (3, 96, 96, 3)).to(torch.uint8)
+    states = states_of(encoder, head, frames)
+    assert states.shape == (3, 8) and not states.requires_grad
+    tokens = encoder.encode(frames[None, 1:2])[0]
+    torch.testing.assert_close(states[1:2], head(tokens).flatten(1), rtol=1e-4, atol=1e-5)
 
 
 def test_window_states_put_proprioception_behind(drifting_dot: Callable[..., LogWindows]) -> None:

@@ -1,0 +1,70 @@
+"""`wm refine`: train an encoder on, so that the states of a model on it become predictable; then freeze it again."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor
+
+import wm
+from wm.datasets.reader import EpisodeStore
+from wm.encoders.base import fingerprint
+from wm.encoders.registry import save_encoder
+from wm.experiments.logs import load_frames, log_windows
+from wm.experiments.run_folder import claim
+from wm.model import WorldModel, load_model
+from wm.refine import RefineConfig, refine
+from wm.specs import require_equal
+from wm.train import states_of
+
+
+def run(data: Path, model_path: Path, out: Path, config: RefineConfig, episodes: int) -> Path:
+    """Refine the encoder of a model and save `<out>/encoder.safetensors`; an interrupted run is continued.
+
+    Raises:
+        StoreError, CheckpointError: data or model cannot be read.
+        MismatchError: the model is of another world than the data, or `out` holds another run.
+    """
+    store, (model, provenance) = EpisodeStore(data), load_model(model_path)
+    require_equal("model of another world than the data", store.spec.env, model.spec.env, model_path)
+    episodes = min(episodes, len(store))
+    claim(out, asdict(config) | {"data": store.fingerprint(), "model": fingerprint(model), "episodes": episodes})
+    frames = load_frames(store, episodes)
+    states = frame_states(model, frames)
+    windows, _ = log_windows(
+        store, frames, history=model.spec.history, horizon=config.horizon, frameskip=model.spec.frameskip,
+        episodes=episodes,
+    )  # fmt: skip
+    torch.manual_seed(config.schedule.seed)
+    refine(model.encoder, model.joint, windows, states, config, out)
+    path = out / "encoder.safetensors"
+    recipe = {"command": "wm refine", "data": store.spec.recipe, "episodes": episodes, "anchor": config.anchor}
+    recipe |= {"steps": config.schedule.steps, "batch": config.schedule.batch, "seed": config.schedule.seed}
+    recipe |= {"model": provenance, "wm": wm.__version__, "torch": torch.__version__}
+    save_encoder(model.encoder, path, {"provenance": recipe})
+    return path
+
+
+def frame_states(model: WorldModel, frames: np.ndarray, batch: int = 256) -> Tensor:
+    """States ``(O, N * D)`` of frames ``(O, H, W, 3)`` uint8."""
+    parts = [torch.from_numpy(frames[i : i + batch]) for i in range(0, len(frames), batch)]
+    return torch.cat([states_of(model.encoder, model.joint.head, part) for part in parts])
+
+
+def main(
+    data: Annotated[Path, typer.Argument(help="Episode store.")],
+    model: Annotated[Path, typer.Option(help="Model of `wm train` whose encoder is refined.")],
+    out: Annotated[Path, typer.Option(help="Run folder; an interrupted run in it is continued.")],
+    episodes: Annotated[int, typer.Option(help="Use the first episodes only (frames are held in memory).")] = 3000,
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 3000,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+) -> None:
+    """Refine a model's encoder: what it sees as state becomes predictable. `wm train` builds on the new encoder."""
+    config = RefineConfig()
+    config = replace(config, schedule=replace(config.schedule, steps=steps, seed=seed))
+    print(f"{run(data, model, out, config, episodes)}: refined.")
