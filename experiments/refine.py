@@ -14,7 +14,6 @@ from torch import Tensor
 import wm
 from wm.datasets.reader import EpisodeStore
 from wm.encoders.base import fingerprint
-from wm.encoders.registry import save_encoder
 from wm.experiments.logs import load_frames, log_windows
 from wm.experiments.run_folder import claim
 from wm.model import WorldModel, load_model
@@ -24,7 +23,7 @@ from wm.train import states_of
 
 
 def run(data: Path, model_path: Path, out: Path, config: RefineConfig, episodes: int) -> Path:
-    """Refine the encoder of a model and save `<out>/encoder.safetensors`; an interrupted run is continued.
+    """Refine the encoder and the head of a model, save `<out>/model.safetensors`; an interrupted run is continued.
 
     Raises:
         StoreError, CheckpointError: data or model cannot be read.
@@ -42,11 +41,13 @@ def run(data: Path, model_path: Path, out: Path, config: RefineConfig, episodes:
     )  # fmt: skip
     torch.manual_seed(config.schedule.seed)
     refine(model.encoder, model.joint, windows, states, config, out)
-    path = out / "encoder.safetensors"
+    model.spec = replace(model.spec, encoder=model.encoder.spec())
+    states = frame_states(model, frames)
+    model.remember(states, states)
     recipe = {"command": "wm refine", "data": store.spec.recipe, "episodes": episodes, "anchor": config.anchor}
     recipe |= {"steps": config.schedule.steps, "batch": config.schedule.batch, "seed": config.schedule.seed}
-    recipe |= {"model": provenance, "wm": wm.__version__, "torch": torch.__version__}
-    save_encoder(model.encoder, path, {"provenance": recipe})
+    path = out / "model.safetensors"
+    model.save(path, recipe | {"draft": provenance, "wm": wm.__version__, "torch": torch.__version__})
     return path
 
 
@@ -64,7 +65,8 @@ def main(
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 3000,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
 ) -> None:
-    """Refine a model's encoder: what it sees as state becomes predictable. `wm train` builds on the new encoder."""
+    """Refine a model's encoder and head: the states that they see become predictable. `wm train` builds on it."""
     config = RefineConfig()
     config = replace(config, schedule=replace(config.schedule, steps=steps, seed=seed))
-    print(f"{run(data, model, out, config, episodes)}: refined.")
+    path = run(data, model, out, config, episodes)
+    print(f"{path}: refined; `wm train {data} --encoder {path}` builds on it.")

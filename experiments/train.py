@@ -15,6 +15,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 import wm
+from wm.checkpoint import load_tensors, load_weights
 from wm.datasets.features import Coding, feature_table
 from wm.datasets.reader import EpisodeStore
 from wm.encoders.base import Encoder, fingerprint
@@ -25,7 +26,7 @@ from wm.experiments.logs import log_windows
 from wm.experiments.report.training import training_report
 from wm.experiments.run_folder import claim
 from wm.logs import LogWindows
-from wm.model import BANK, WorldModel, build_joint, build_model
+from wm.model import BANK, WorldModel, build_joint, build_model, load_model
 from wm.probe import LinearProbe, error_by_horizon
 from wm.specs import ModelSpec
 from wm.state_head import StateHead
@@ -38,14 +39,22 @@ PROBE_FRAMES = 20_000
 def run(data: Path, encoder_path: Path, out: Path, config: TrainConfig, seed: int) -> Path:
     """Train and write `<out>/model.safetensors` and the report; an interrupted run is continued.
 
+    Args:
+        data: Episode store.
+        encoder_path: An encoder of `wm pretrain`, or a model of `wm refine`, whose head is then kept and only rescaled.
+        out: Run folder.
+        config: Sizes and schedule.
+        seed: Of everything random.
+
     Raises:
         StoreError, CheckpointError: data or encoder cannot be read.
         MismatchError: `out` or the feature cache belongs to something else.
     """
-    store, encoder = EpisodeStore(data), load_encoder(encoder_path)
+    store, (encoder, learned) = EpisodeStore(data), _base(encoder_path)
     if len(store) < 20:
         raise BadInputError(f"{data}: expected at least 20 episodes to train on, came {len(store)}.")
-    claim(out, asdict(config) | {"seed": seed, "data": store.fingerprint(), "encoder": encoder.spec().to_json()})
+    made_of = {"seed": seed, "data": store.fingerprint(), "encoder": encoder.spec().to_json()}
+    claim(out, asdict(config) | made_of | {"head": "fitted" if learned is None else fingerprint(learned)})
     torch.manual_seed(seed)
     spec = ModelSpec(
         env=store.spec.env,
@@ -62,8 +71,10 @@ def run(data: Path, encoder_path: Path, out: Path, config: TrainConfig, seed: in
     cuts = {"history": config.history, "frameskip": config.frameskip, "episodes": episodes}
     joint.head.requires_grad_(False)
     head_windows = _token_windows(store, encoder, config, data, min(config.head_episodes, episodes))
+    if learned is not None:
+        load_weights(joint.head, learned.state_dict(), encoder_path)
     with Console(stderr=True).status("state head: slow features"):
-        train_head(joint.head, head_windows, config, out)
+        train_head(joint.head, head_windows, config, out, learned is not None)
     states = _states(store, encoder, joint.head, out / "states", episodes)
     windows, _ = log_windows(store, states, horizon=config.horizon, **cuts)
     train_predictor(joint, windows, config, out)
@@ -77,6 +88,14 @@ def run(data: Path, encoder_path: Path, out: Path, config: TrainConfig, seed: in
     write_json(out / "report.json", report)
     training_report(out, report)
     return path
+
+
+def _base(path: Path) -> tuple[Encoder, StateHead | None]:
+    """A frozen encoder, and the head that was learned with it where there is one."""
+    if load_tensors(path)[1].get("kind") != "world-model":
+        return load_encoder(path), None
+    model, _ = load_model(path)
+    return model.encoder, model.joint.head
 
 
 def held_out_report(
@@ -154,7 +173,7 @@ def _provenance(store: EpisodeStore, encoder_path: Path, config: TrainConfig, se
 
 def main(
     data: Annotated[Path, typer.Argument(help="Episode store.")],
-    encoder: Annotated[Path, typer.Option(help="Encoder file of `wm pretrain`.")],
+    encoder: Annotated[Path, typer.Option(help="Encoder of `wm pretrain`, or model of `wm refine`.")],
     out: Annotated[Path, typer.Option(help="Run folder; an interrupted run in it is continued.")],
     steps: Annotated[int, typer.Option(help="Optimiser steps of the predictor.")] = 6000,
     width: Annotated[int, typer.Option(help="Numbers in the state.")] = 32,

@@ -55,3 +55,7 @@ class StoreError(WmError):
 
 class CheckpointError(WmError):
     """A model file that is missing, truncated, or not what its header says."""
+
+
+class RobotError(WmError):
+    """A robot that cannot be reached, does not answer, or refuses."""

@@ -19,11 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from wm.encoders.base import Encoder, normalise
-from wm.fit import FitConfig, fit
+from wm.fit import FitConfig, fast_bf16, fit
 from wm.joint import JointModel
 from wm.logs import LogWindows
 from wm.losses import rollout_loss
-from wm.pretrain import fast_bf16
 from wm.rollout import rollout
 from wm.state_head import StateHead
 

@@ -93,6 +93,47 @@ def fit_state_head(head: StateHead, pairs: Pairs, components: int = 500, ridge: 
     return SlowFeatures(slowness, visible)
 
 
+@torch.no_grad()
+def rescale_state_head(head: StateHead, pairs: Pairs, ridge: float = 1e-3) -> SlowFeatures:
+    """Turn a learned head's numbers into their own slow features, and put the read-out of proprioception behind them.
+
+    The same search as `fit_state_head`, among linear functions of what the head sees already.
+
+    Args:
+        head: Trained with the encoder (`wm.refine`).
+        pairs: Frames of the log; ten or more times as many as the head has numbers.
+        ridge: As in `fit_state_head`.
+
+    Raises:
+        BadInputError: NaN or infinity in the pairs, no room for a slow feature, or frames that do not change.
+    """
+    _require_finite(pairs)
+    width, known = head.tokens * head.width, 0 if pairs.proprio is None else pairs.proprio.shape[1]
+    if width <= known:
+        raise BadInputError(
+            f"state head: expected more than {known} numbers, {known} of them proprioception, came {width}."
+        )
+    now, later = _states(head, pairs.now), _states(head, pairs.later)
+    mean, std = now.mean(0), now.std(0) + 1e-6
+    now, later = (now - mean) / std, (later - mean) / std
+    maps, slowness = _slowest(now, later, width - known, ridge)
+    visible: list[float] = []
+    if pairs.proprio is not None:
+        read_out, visible = _read_out(now, pairs.proprio.double(), ridge)
+        maps = torch.cat([maps, read_out], dim=1)
+    maps = maps / std[:, None]
+    bias = (head.places.bias.double() - mean) @ maps
+    head.places.weight.copy_(maps.T @ head.places.weight.double())
+    head.places.bias.copy_(bias)
+    head.products.weight.copy_(maps.T @ head.products.weight.double())
+    return SlowFeatures(slowness, visible)
+
+
+def _states(head: StateHead, tokens: Tensor) -> Float[Tensor, "M X"]:
+    parts = [head(tokens[start : start + 1000].float()).flatten(1) for start in range(0, len(tokens), 1000)]
+    return torch.cat(parts).double()
+
+
 def _require_finite(pairs: Pairs) -> None:
     for name, values in {"tokens": pairs.now, "later tokens": pairs.later, "proprioception": pairs.proprio}.items():
         if values is None:

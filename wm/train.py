@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from wm.checkpoint import load_tensors, load_weights, save_tensors
 from wm.encoders.base import Encoder
-from wm.fit import FitConfig, fit
+from wm.fit import FitConfig, fast_bf16, fit
 from wm.joint import JointModel
 from wm.logs import Log, LogWindows
 from wm.losses import rollout_loss
 from wm.rollout import rollout
-from wm.slow_features import SlowFeatures, draw_pairs, fit_state_head
+from wm.slow_features import SlowFeatures, draw_pairs, fit_state_head, rescale_state_head
 from wm.state_head import StateHead
 
 ALONE = 0.15
@@ -59,13 +59,23 @@ class TrainConfig:
     head_episodes: int = 2500
     pairs: int = 40_000
     components: int = 500
-    predictor: FitConfig = field(default_factory=lambda: FitConfig(steps=6000, batch=256, weight_decay=1e-5))
+    predictor: FitConfig = field(default_factory=lambda: FitConfig(steps=10_000, batch=512, weight_decay=1e-5))
 
 
-def train_head(head: StateHead, windows: LogWindows, config: TrainConfig, out: Path) -> SlowFeatures | None:
+def train_head(
+    head: StateHead, windows: LogWindows, config: TrainConfig, out: Path, learned: bool = False
+) -> SlowFeatures | None:
     """Phase one: what is state, in closed form, from cached encoder tokens ``(O, Ne, De)``.
 
-    Writes `<out>/head.safetensors`; where that exists it is read back instead, and None returned.
+    Args:
+        head: Fitted in place.
+        windows: Of encoder tokens.
+        config: How many pairs and components.
+        out: Run folder.
+        learned: The head was trained with its encoder (`wm.refine`): it is only turned and rescaled.
+
+    Returns:
+        What was found, also written to `<out>/head.safetensors`; None where that exists and is read back instead.
 
     Raises:
         BadInputError: too few pairs for the components, or a broken log (`wm.slow_features.fit_state_head`).
@@ -81,7 +91,7 @@ def train_head(head: StateHead, windows: LogWindows, config: TrainConfig, out: P
     if windows.log.proprio is not None and windows.proprio_moments is not None:
         proprio = windows.proprio_moments.normalise(torch.from_numpy(windows.log.proprio))
     pairs = draw_pairs(rows, torch.as_tensor(windows.log.observations), proprio)
-    found = fit_state_head(head, pairs, config.components)
+    found = rescale_state_head(head, pairs) if learned else fit_state_head(head, pairs, config.components)
     save_tensors(path, dict(head.state_dict()), {"slowness": found.slowness, "visible": found.visible})
     return found
 
@@ -95,13 +105,14 @@ def states_of(encoder: Encoder, head: StateHead, frames: UInt8[Tensor, "n H W 3"
 def train_predictor(joint: JointModel, windows: LogWindows, config: TrainConfig, out: Path) -> None:
     """Phase two: the predictor alone, on windows of states ``(O, N * D)`` from the frozen head."""
     predictor: nn.Module = joint.predictor
-    history = config.history
+    history, bf16 = config.history, fast_bf16()
 
     def loss(rng: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
         states, actions = window_states(windows, *windows.sampler.sample(rng, config.predictor.batch))
         alone = torch.from_numpy(rng.random(len(states)) < ALONE)  # as at an episode's start
         states[alone, : history - 1] = states[alone, history - 1 : history]
-        imagined = rollout(joint.predictor, states[:, :history], actions[:, None, history - 1 :])[:, 0]
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            imagined = rollout(joint.predictor, states[:, :history], actions[:, None, history - 1 :])[:, 0].float()
         target = states[:, history:]
         value = rollout_loss(imagined, target, torch.ones(states.shape[-1]))
         copy = (states[:, history - 1 : history] - target).square().mean()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wm.errors import BadInputError
 from wm.probe import LinearProbe
-from wm.slow_features import STEP, Pairs, SlowFeatures, _Basis, draw_pairs, fit_state_head
+from wm.slow_features import STEP, Pairs, SlowFeatures, _Basis, draw_pairs, fit_state_head, rescale_state_head
 from wm.state_head import StateHead
 
 GRID, WIDTH, COMPONENTS = 3, 4, 20
@@ -220,3 +220,45 @@ def test_a_log_in_which_nothing_happens_is_refused() -> None:
     pairs, _ = world(500)
     with pytest.raises(BadInputError, match="expected frames that change .*; 5 of 5 features never do"):
         fitted(Pairs(pairs.now, pairs.now, None))
+
+
+def mixed(pairs: Pairs, width: int = 5) -> StateHead:
+    """A fitted head whose numbers were mixed at random since, as training does."""
+    head, _ = fitted(replace(pairs, proprio=None), width)
+    mix = torch.randn(width, width, generator=torch.Generator().manual_seed(7)) + 2 * torch.eye(width)
+    with torch.no_grad():
+        head.places.weight.copy_(mix @ head.places.weight)
+        head.places.bias.copy_(mix @ head.places.bias + 3.0)
+        head.products.weight.copy_(mix @ head.products.weight)
+    return head
+
+
+def test_a_learned_head_is_turned_back_into_slow_features() -> None:
+    pairs, _ = world()
+    reference, found = fitted(replace(pairs, proprio=None))
+    head = mixed(pairs)
+    again = rescale_state_head(head, replace(pairs, proprio=None), ridge=1e-9)
+    now, wanted = states(head, pairs.now), states(reference, pairs.now)
+    error = (aligned(now, wanted) - (wanted - wanted.mean(0))).square().mean(0) / wanted.var(0)
+    assert error.max() < 0.01 and now.mean(0).abs().max() < 1e-3
+    assert again.slowness == pytest.approx(found.slowness, rel=0.01)
+
+
+def test_a_learned_heads_last_numbers_become_the_read_out() -> None:
+    pairs, _ = world()
+    head = mixed(pairs)
+    before = states(head, pairs.now)
+    found = rescale_state_head(head, pairs)
+    now, fresh = states(head, pairs.now), world(seed=1)[0]
+    assert fresh.proprio is not None and len(found.slowness) == 3 and now.shape == (6000, 5)
+    assert (states(head, fresh.now)[:, 3] - fresh.proprio[:, 0]).square().mean() < 0.05 and (now[:, 4] == 0).all()
+    assert min(LinearProbe(before, now[:, :4]).score(before, now[:, :4])[0]) > 0.999  # a linear map of what it saw
+    torch.testing.assert_close(
+        (states(head, pairs.later) - now)[:, :3].square().mean(0).sqrt(), torch.full((3,), STEP), rtol=1e-3, atol=0
+    )
+
+
+def test_a_learned_head_without_room_for_a_slow_feature_is_refused() -> None:
+    pairs, _ = world(100)
+    with pytest.raises(BadInputError, match="expected more than 2 numbers, 2 of them proprioception, came 2"):
+        rescale_state_head(StateHead(GRID, WIDTH, 1, 2), pairs)
