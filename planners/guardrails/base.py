@@ -18,10 +18,13 @@ class Guardrail(ABC):
     Attributes:
         name: Key of its margins in ``Plan.margins``; unique within a problem.
         unit: Unit of its margins, e.g. ``"px"``.
+        soft: True where a margin rests on something learned (a read-out, a predicted reading): the search treats it
+            like any other rule, but nothing is guaranteed. False where it rests on the robot's kinematics alone.
     """
 
     name: str
     unit: str
+    soft: bool = False
 
     @abstractmethod
     def __call__(self, trajectory: Trajectory) -> Float[Tensor, "B S H"]:
@@ -29,7 +32,7 @@ class Guardrail(ABC):
 
 
 class PathGuardrail(Guardrail):
-    """A rule on the robot's own motion, ``x, y, vx, vy``, which is known without any learned part.
+    """A rule on each state ``x, y, vx, vy`` of the robot, which is known without any learned part.
 
     It is checked at every instant of the path (every simulation step), not between two of them.
     """
@@ -44,11 +47,34 @@ class PathGuardrail(Guardrail):
         Raises:
             BadInputError: the trajectory has no path, so the rule cannot be checked.
         """
-        if trajectory.path is None:
-            raise BadInputError(
-                f"guardrail '{self.name}' needs the robot's path, but the robot declares no kinematics."
-            )
-        return self.margin_of(trajectory.path).amin(-1)
+        return self.margin_of(path_of(self, trajectory)).amin(-1)
+
+
+class PlaceGuardrail(PathGuardrail):
+    """A rule on the robot's position alone: the signed distance of its disc to what it must not touch.
+
+    Its margin changes by at most as much as the position does (it is 1-Lipschitz), so that a bound on the error of a
+    position is a bound on the error of the margin.
+    """
+
+    @abstractmethod
+    def margin_at(self, place: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n"]:
+        """Margin of each position x, y [length unit]."""
+
+    def margin_of(self, path: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
+        """Margin of each robot state; its velocity does not count."""
+        return self.margin_at(path[..., :2])
+
+
+def path_of(rule: Guardrail, trajectory: Trajectory) -> Float[Tensor, "B S H K 4"]:
+    """The robot's path.
+
+    Raises:
+        BadInputError: the trajectory has none, so the rule cannot be checked.
+    """
+    if trajectory.path is None:
+        raise BadInputError(f"guardrail '{rule.name}' needs the robot's path, but the robot declares no kinematics.")
+    return trajectory.path
 
 
 def finite(values: object, what: str) -> Tensor:
@@ -78,6 +104,18 @@ def pair(values: object, what: str) -> Tensor:
     return tensor
 
 
+def pairs(values: object, what: str) -> Tensor:
+    """Float32 tensor ``(M, 2)`` of ``values``, M >= 1.
+
+    Raises:
+        BadInputError: another shape, or not finite numbers.
+    """
+    tensor = finite(values, what)
+    if tensor.ndim != 2 or tensor.shape[1] != 2 or len(tensor) == 0:
+        raise BadInputError(f"{what} must have the shape (M, 2), M >= 1, came {tuple(tensor.shape)}.")
+    return tensor
+
+
 def non_negative(value: object, what: str) -> float:
     """``value`` as a float.
 
@@ -88,3 +126,13 @@ def non_negative(value: object, what: str) -> float:
     if tensor.numel() != 1 or float(tensor) < 0:
         raise BadInputError(f"{what} must be one number >= 0, came {tensor.tolist()}.")
     return float(tensor)
+
+
+def norm(x: Tensor, y: Tensor) -> Tensor:
+    """Euclidean length of vectors; NaN where a component is NaN (`torch.hypot` of NaN and infinity is infinite)."""
+    return (x * x + y * y).sqrt()
+
+
+def least(margins: list[Tensor]) -> Tensor:
+    """Elementwise smallest of margins of one shape; NaN where one of them is NaN."""
+    return margins[0] if len(margins) == 1 else torch.stack(margins).amin(0)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from wm.errors import BadInputError
-from wm.planners.guardrails.base import PathGuardrail, finite, non_negative
+from wm.planners.guardrails.base import PlaceGuardrail, finite, least, non_negative, norm, pairs
 
 
-class KeepOutDiscs(PathGuardrail):
+class KeepOutDiscs(PlaceGuardrail):
     """``margin = min_m (|p - c_m| - radius_m - robot_radius) >= 0``, m over the forbidden discs.
 
     Args:
@@ -28,13 +27,9 @@ class KeepOutDiscs(PathGuardrail):
         self, centers: object, radii: object, robot_radius: float | int = 15.0, unit: str = "px", name: str = "keep_out"
     ) -> None:
         self.name, self.unit = name, unit
-        self.centers = finite(centers, f"guardrail '{name}': centers")
+        self.centers = pairs(centers, f"guardrail '{name}': centers")
         self.radii = finite(radii, f"guardrail '{name}': radii")
         self.robot_radius = non_negative(robot_radius, f"guardrail '{name}': robot_radius")
-        if self.centers.ndim != 2 or self.centers.shape[1] != 2 or len(self.centers) == 0:
-            raise BadInputError(
-                f"guardrail '{name}': centers must have the shape (M, 2), M >= 1, came {tuple(self.centers.shape)}."
-            )
         if self.radii.shape != self.centers.shape[:1]:
             raise BadInputError(
                 f"guardrail '{name}': expected {len(self.centers)} radii, came the shape {tuple(self.radii.shape)}."
@@ -44,8 +39,7 @@ class KeepOutDiscs(PathGuardrail):
         reach = (self.radii + self.robot_radius).tolist()
         self._discs = [(x, y, r) for (x, y), r in zip(self.centers.tolist(), reach, strict=True)]
 
-    def margin_of(self, path: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
+    def margin_at(self, place: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n"]:
         """Distance of the robot's disc to the nearest forbidden disc; negative inside."""
-        x, y = path[..., 0], path[..., 1]
-        margins = [torch.hypot(x - cx, y - cy) - reach for cx, cy, reach in self._discs]
-        return margins[0] if len(margins) == 1 else torch.stack(margins).amin(0)
+        x, y = place[..., 0], place[..., 1]
+        return least([norm(x - cx, y - cy) - reach for cx, cy, reach in self._discs])

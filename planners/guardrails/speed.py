@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wm.planners.guardrails.base import PathGuardrail, non_negative
+from wm.planners.guardrails.base import PathGuardrail, non_negative, norm
 
 
 class SpeedLimit(PathGuardrail):
@@ -27,4 +26,4 @@ class SpeedLimit(PathGuardrail):
 
     def margin_of(self, path: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
         """How far the speed is below the limit; negative above it."""
-        return self.max_speed - torch.hypot(path[..., 2], path[..., 3])
+        return self.max_speed - norm(path[..., 2], path[..., 3])

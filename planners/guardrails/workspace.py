@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wm.errors import BadInputError
-from wm.planners.guardrails.base import PathGuardrail, non_negative, pair
+from wm.planners.guardrails.base import PlaceGuardrail, non_negative, pair
 
 
-class WorkspaceBox(PathGuardrail):
+class WorkspaceBox(PlaceGuardrail):
     """``margin = min_i min(p_i - (low_i + radius), (high_i - radius) - p_i) >= 0``, i over x and y.
 
     Args:
@@ -28,17 +28,18 @@ class WorkspaceBox(PathGuardrail):
         self, low: object, high: object, radius: float | int = 0.0, unit: str = "px", name: str = "workspace"
     ) -> None:
         self.name, self.unit = name, unit
-        lower, upper = pair(low, f"guardrail '{name}': low"), pair(high, f"guardrail '{name}': high")
+        self.low, self.high = pair(low, f"guardrail '{name}': low"), pair(high, f"guardrail '{name}': high")
         self.radius = non_negative(radius, f"guardrail '{name}': radius")
-        self._low, self._high = (lower + self.radius).tolist(), (upper - self.radius).tolist()  # of the robot's centre
-        if not bool((lower + self.radius < upper - self.radius).all()):
+        lower, upper = self.low + self.radius, self.high - self.radius  # of the robot's centre
+        self._low, self._high = lower.tolist(), upper.tolist()
+        if not bool((lower < upper).all()):
             raise BadInputError(
                 f"guardrail '{name}': low + radius must be below high - radius, "
-                f"came low {lower.tolist()}, high {upper.tolist()}, radius {self.radius}."
+                f"came low {self.low.tolist()}, high {self.high.tolist()}, radius {self.radius}."
             )
 
-    def margin_of(self, path: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
+    def margin_at(self, place: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n"]:
         """Distance of the robot's disc to the nearest wall; negative outside."""
-        x, y = path[..., 0], path[..., 1]
+        x, y = place[..., 0], place[..., 1]
         across = torch.minimum(x - self._low[0], self._high[0] - x)
         return torch.minimum(across, torch.minimum(y - self._low[1], self._high[1] - y))
