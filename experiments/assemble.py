@@ -22,6 +22,9 @@ ASSETS = Path(wm.__file__).parent / "assets"
 MODELS = {"pusht": ASSETS / "pusht" / "model.safetensors"}
 """Shipped models by name."""
 
+ARENA = (0.0, 0.0, 512.0, 512.0)
+"""What the camera of push-T sees: x low, y low, x high, y high [px]."""
+
 HORIZON = 5
 EXECUTE = 1
 
@@ -38,6 +41,19 @@ def make_env(name: str, image_size: int | None = None) -> Any:
     return gymnasium.make(wm.envs.ENV_IDS[name], disable_env_checker=True, **options).unwrapped
 
 
+def find_model(name: str) -> tuple[WorldModel, Path]:
+    """A model by shipped name or path, and its file; nothing is known yet of where it is to be used.
+
+    Raises:
+        UnknownNameError: neither a shipped name nor a file.
+        CheckpointError: an unreadable file.
+    """
+    path = MODELS.get(name, Path(name))
+    if name not in MODELS and not path.exists():
+        raise UnknownNameError("model (a shipped name or a path)", name, MODELS)
+    return load_model(path)[0], path
+
+
 def make_model(name: str, env: str) -> WorldModel:
     """A model by shipped name or path, checked against the environment's specification.
 
@@ -46,17 +62,14 @@ def make_model(name: str, env: str) -> WorldModel:
         MismatchError: a model of another environment or robot.
         CheckpointError: an unreadable file.
     """
-    path = MODELS.get(name, Path(name))
-    if name not in MODELS and not path.exists():
-        raise UnknownNameError("model (a shipped name or a path)", name, MODELS)
-    model, _ = load_model(path)
+    model, path = find_model(name)
     require_equal("model of another environment: env", env, model.spec.env.env, path)
     require_equal("model of another robot: specification", make_env(env).env_spec, model.spec.env, path)
     return model
 
 
 PLANNERS: dict[str, Callable[[int], Solver[Any]]] = {
-    "icem": lambda frameskip: ICEM(frameskip, population=128, iterations=6, init_std=0.2),
+    "icem": lambda frameskip: ICEM(frameskip, population=128, iterations=6, init_std=0.15),
     "cem": lambda frameskip: CEM(),
 }
 """Name to a constructor that takes the frameskip; the first is the default."""
@@ -80,16 +93,18 @@ def make_guardrails(
 ) -> list[PathGuardrail]:
     """Guardrails from the command line's numbers, for the pusher's disc (radius 15 px).
 
+    A workspace is always among them: outside of the picture the model has seen nothing, and the pusher must stay in it.
+
     Args:
         keep_out: Discs x, y, radius [px].
-        workspace: x low, y low, x high, y high [px] that the whole pusher stays in.
+        workspace: x low, y low, x high, y high [px] that the whole pusher stays in; `ARENA` when None.
         max_speed: px/s.
     """
     rules: list[PathGuardrail] = []
     if keep_out:
         rules.append(KeepOutDiscs([d[:2] for d in keep_out], [d[2] for d in keep_out]))
-    if workspace is not None:
-        rules.append(WorkspaceBox(workspace[:2], workspace[2:], radius=15.0))
+    low_x, low_y, high_x, high_y = workspace or ARENA
+    rules.append(WorkspaceBox((low_x, low_y), (high_x, high_y), radius=15.0))
     if max_speed is not None:
         rules.append(SpeedLimit(max_speed))
     return rules

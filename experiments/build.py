@@ -85,6 +85,7 @@ def build(env: str, out: Path, recipe: Recipe, workers: int) -> Path:
 
 def _config(steps: int, seed: int, episodes: int | None) -> TrainConfig:
     config = TrainConfig(episodes=episodes)
+    config = config if episodes is None else replace(config, proposals=0)  # a draft plans nothing
     return replace(config, predictor=replace(config.predictor, steps=steps, seed=seed))
 
 

@@ -14,6 +14,7 @@ COMMANDS = {
     "goal": "goal",
     "plan": "plan",
     "eval": "evaluate",
+    "control": "control",
     "collect": "collect",
     "pretrain": "pretrain",
     "refine": "refine",

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wm.kinematics import PointKinematics
 from wm.model import WorldModel
 from wm.planners.base import Problem
 from wm.planners.energies import Energy, GoalDistance
@@ -21,11 +22,17 @@ from wm.planners.mpc import MPC
 from wm.specs import ActionSpec
 from wm.types import Latent, Plan, Trajectory
 
-EARLIER_WEIGHT = 0.1
+EARLIER_WEIGHT = 0.05
 """Weight of every latent step before the last in the goal distance, the last having 1."""
 
 ROBOT_WEIGHT = 3.0
 """Weight of the read-out of the robot's own place in the goal distance, the rest of the latent having 1."""
+
+PROPOSAL_ENDS = 3
+"""The model proposes action sequences for so many times of arrival: the end of the horizon, and the steps before it."""
+
+PROPOSAL_COPIES, PROPOSAL_NOISE = 2, 0.1
+"""Copies of each proposed sequence with white noise, and the noise's standard deviation [raw action units]."""
 
 
 @dataclass(frozen=True)
@@ -129,10 +136,6 @@ class PlanningController(ABC):
         mpc.reset()
 
     @abstractmethod
-    def observe(self, observation: dict[str, np.ndarray]) -> None:
-        """Take one control step's observation."""
-
-    @abstractmethod
     def imagination(self) -> Callable[[Tensor], Trajectory]:
         """The rollout from what is known now: ``(1, S, H, A)`` raw actions to their trajectory."""
 
@@ -142,18 +145,28 @@ class PlanningController(ABC):
         Returns:
             The plan and the control-step actions to execute now, ``(execute * F, A / F)`` raw units.
         """
-        rollout, horizon = self.imagination(), self.mpc.horizon
-        if self.budget is not None:
-            left = -(-(self.budget - self.planned_steps) // self.mpc.frameskip)  # latent steps, rounded up
-            horizon = max(1, min(horizon, left))
-        problem = Problem(rollout, self.energies, self.guardrails, self.low, self.high, horizon)
-        plan, now = self.mpc.plan(problem, generator=self.generator, deadline_ms=self.deadline_ms)
+        plan, now = self.search(self.deadline_ms)
         self.planned_steps += now.shape[1]
         return plan, now[0].numpy()
 
+    def search(self, deadline_ms: float | None, passed: int | None = None) -> tuple[Plan, Tensor]:
+        """One search from what is known now; the arguments and the answer are `MPC.plan`'s."""
+        horizon = self.mpc.horizon
+        if self.budget is not None:
+            left = -(-(self.budget - self.planned_steps) // self.mpc.frameskip)  # latent steps, rounded up
+            horizon = max(1, min(horizon, left))
+        problem = Problem(self.imagination(), self.energies, self.guardrails, self.low, self.high, horizon)
+        return self.mpc.plan(
+            problem, generator=self.generator, deadline_ms=deadline_ms, passed=passed, proposals=self.proposals()
+        )
 
-class Controller(PlanningController):
-    """Plans in the latent world model from pictures and proprioception; knows nothing of the simulator's state.
+    def proposals(self) -> Tensor | None:
+        """More candidates to start the search from, ``(1, S, H, A)`` raw units; None when there are none."""
+        return None
+
+
+class LatentPlanner(PlanningController):
+    """Plans in the latent world model towards a goal latent; a subclass knows what was observed.
 
     Args:
         model: The world model.
@@ -176,7 +189,7 @@ class Controller(PlanningController):
         goal: Latent,
         *,
         guardrails: list[PathGuardrail] | None = None,
-        kinematics: Any = None,
+        kinematics: PointKinematics | None = None,
         energies: list[Energy] | None = None,
         earlier_weight: float = EARLIER_WEIGHT,
         robot_weight: float = ROBOT_WEIGHT,
@@ -195,16 +208,22 @@ class Controller(PlanningController):
             deadline_ms=deadline_ms,
             seed=seed,
         )
-        self.model, self.kinematics = model, kinematics
-        self.span = (model.spec.history - 1) * model.spec.frameskip + 1
-        self.memory: deque[tuple[Tensor, Tensor | None]] = deque(maxlen=self.span)
+        self.model, self.kinematics, self.goal = model, kinematics, goal.tokens[:, 0]
 
-    def observe(self, observation: dict[str, np.ndarray]) -> None:
-        """Take one control step's observation: encoded once, remembered as latent."""
-        proprio = observation.get("proprio") if self.model.spec.env.proprio is not None else None
-        reading = None if proprio is None else torch.from_numpy(np.asarray(proprio, np.float32))[None, None]
-        latent = self.model.encode(torch.from_numpy(observation["image"])[None, None], reading)
-        self.memory.append((latent.tokens, reading))
+    def proposals(self) -> Tensor | None:
+        """The model's proposal for the goal, each sequence also with small noise."""
+        horizon = self.mpc.horizon
+        steps = range(min(horizon, self.model.spec.reach), 0, -1)[:PROPOSAL_ENDS]
+        found = self.model.propose(self.context(), self.goal, steps)
+        if found is None:
+            return None
+        noise = torch.randn(PROPOSAL_COPIES, *found.shape, generator=self.generator)
+        found = torch.cat([found, *(found + PROPOSAL_NOISE * noise)], dim=1)
+        return torch.nn.functional.pad(found, (0, 0, 0, max(0, horizon - found.shape[2])))
+
+    @abstractmethod
+    def context(self) -> Latent:
+        """The last `history` observed frames, one latent step apart, oldest first."""
 
     def imagination(self) -> Callable[[Tensor], Trajectory]:
         """The model's rollout from the observed history, with the robot's exact path where a guardrail needs it."""
@@ -220,6 +239,25 @@ class Controller(PlanningController):
             return Trajectory(imagined.actions, imagined.tokens, imagined.proprio, path)
 
         return rollout
+
+
+class Controller(LatentPlanner):
+    """Plans from pictures and proprioception of every control step; knows nothing of the simulator's state.
+
+    Args: as `LatentPlanner`.
+    """
+
+    def __init__(self, model: WorldModel, mpc: MPC, goal: Latent, **options: Any) -> None:
+        super().__init__(model, mpc, goal, **options)
+        self.span = (model.spec.history - 1) * model.spec.frameskip + 1
+        self.memory: deque[tuple[Tensor, Tensor | None]] = deque(maxlen=self.span)
+
+    def observe(self, observation: dict[str, np.ndarray]) -> None:
+        """Take one control step's observation: encoded once, remembered as latent."""
+        proprio = observation.get("proprio") if self.model.spec.env.proprio is not None else None
+        reading = None if proprio is None else torch.from_numpy(np.asarray(proprio, np.float32))[None, None]
+        latent = self.model.encode(torch.from_numpy(observation["image"])[None, None], reading)
+        self.memory.append((latent.tokens, reading))
 
     def context(self) -> Latent:
         """The history, one latent step apart; before it is long enough the oldest frame stands in (a robot at rest)."""

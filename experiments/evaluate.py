@@ -101,7 +101,7 @@ def _config(setting: Setting, player: Player, goal_offset: int, seed: int, worke
             "provenance": load_tensors(path)[1]["provenance"],
         },
         "planner": {"name": setting.planner} | planner_settings(player.mpc),
-        "guardrails": [],
+        "guardrails": [rule.name for rule in player.guardrails],
         "goal_offset": goal_offset,
         "budget_steps": setting.budget_steps,
         "deadline_ms": setting.deadline_ms,

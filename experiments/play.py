@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from wm.experiments.assemble import make_env, make_model, make_mpc
+from wm.experiments.assemble import make_env, make_guardrails, make_model, make_mpc
 from wm.experiments.baselines import NoOp, RandomActions
 from wm.experiments.episode import Actor, Controller, Task, run_episode
 from wm.experiments.episode_log import Record
@@ -57,6 +57,7 @@ class Player:
         self.model: WorldModel = make_model(setting.model, setting.env)
         self.env: Any = make_env(setting.env, self.model.spec.encoder.image_size)
         self.mpc: MPC = make_mpc(setting.planner, self.model.spec.frameskip)
+        self.guardrails = make_guardrails()
 
     def play(self, name: ActorName, index: int, task: Task) -> Record:
         """One episode within the budget."""
@@ -72,13 +73,17 @@ class Player:
             assert task.goal_state is not None
             kinematics, state = self.env.kinematics, self.env.get_state
             budget = self.setting.budget_steps
-            return OracleController(action, self.mpc, task.goal_state, state, kinematics, budget=budget, seed=task.seed)
+            return OracleController(
+                action, self.mpc, task.goal_state, state, kinematics,
+                guardrails=self.guardrails, budget=budget, seed=task.seed,
+            )  # fmt: skip
         goal = self.model.encode(torch.from_numpy(task.goal_image)[None, None])
         deadline, kinematics = self.setting.deadline_ms, self.env.kinematics
         return Controller(
             self.model,
             self.mpc,
             goal,
+            guardrails=self.guardrails,
             kinematics=kinematics,
             budget=self.setting.budget_steps,
             deadline_ms=deadline,

@@ -28,6 +28,7 @@ from wm.experiments.run_folder import claim
 from wm.logs import LogWindows
 from wm.model import BANK, WorldModel, build_joint, build_model, load_model
 from wm.probe import LinearProbe, error_by_horizon
+from wm.proposal import train_proposal
 from wm.specs import ModelSpec
 from wm.state_head import StateHead
 from wm.train import TrainConfig, states_of, train_head, train_predictor
@@ -65,6 +66,8 @@ def run(data: Path, encoder_path: Path, out: Path, config: TrainConfig, seed: in
         width=config.width + (0 if store.spec.env.proprio is None else store.spec.env.proprio.width),
         hidden=config.hidden,
         depth=config.depth,
+        proposals=config.proposals,
+        reach=config.horizon,
     )
     joint = build_joint(spec)
     episodes = min(config.episodes or len(store), len(store))
@@ -80,6 +83,10 @@ def run(data: Path, encoder_path: Path, out: Path, config: TrainConfig, seed: in
     train_predictor(joint, windows, config, out)
     model = build_model(spec, encoder, windows.action_moments, windows.proprio_moments)
     model.joint.load_state_dict(joint.state_dict())
+    if model.proposal is not None:
+        model.proposal.requires_grad_(True)
+        train_proposal(model.proposal, windows, config.history, config.proposal, out)
+        model.proposal.requires_grad_(False)
     _, held_out = log_windows(store, states, horizon=REPORT_HORIZON, **cuts)
     model.remember(states[_rows(windows, BANK * 4)], states[_rows(held_out, 8192)])
     path = out / "model.safetensors"

@@ -17,8 +17,8 @@ from wm.types import Plan
 class MPC:
     """Model predictive control: what one search leaves for the next.
 
-    After each plan the action sequence and the solver's elites are shifted by the executed latent steps, and start the
-    next search. Only this state lives here; observing and acting are the caller's.
+    The last plan's action sequence and the solver's elites, shifted by the control steps that have passed since, start
+    the next search. Only this state lives here; observing and acting are the caller's.
 
     Args:
         solver: Searches.
@@ -26,6 +26,10 @@ class MPC:
         execute: Latent steps to execute before planning again, 1 … horizon.
         frameskip: Control steps per latent step.
         fill: What the steps beyond the old horizon become: ``"repeat"`` the last latent step, or ``"stay"``.
+
+    Attributes:
+        warm_start: ``(B, H, A)`` the last plan, shifted by the latent steps to execute; None when nothing is left.
+        elites: ``(B, E, H, A)`` the same of the elites.
 
     Raises:
         BadInputError: ``execute`` or ``frameskip`` is out of its range, or ``fill`` is unknown.
@@ -50,14 +54,26 @@ class MPC:
 
     def reset(self) -> None:
         """Forget the last plan: a new episode or a new goal begins."""
-        self.warm_start: Tensor | None = None
-        self.elites: Tensor | None = None
+        self._plan: Tensor | None = None  # (B, 1, H, A)
+        self._elites: Tensor | None = None  # (B, E, H, A)
+        self._stay: Tensor | None = None  # (B, 1, 1, A)
+
+    @property
+    def warm_start(self) -> Float[Tensor, "B H A"] | None:
+        """See the class."""
+        shifted = self._shifted(self._plan, self.execute * self.frameskip)
+        return None if shifted is None else shifted[:, 0]
+
+    @property
+    def elites(self) -> Float[Tensor, "B E H A"] | None:
+        """See the class."""
+        return self._shifted(self._elites, self.execute * self.frameskip)
 
     def select(self, problems: Sequence[int]) -> None:
         """Keep the state of these problems of the batch only, e.g. when an episode of a batch has ended."""
         index = list(problems)
-        self.warm_start = None if self.warm_start is None else self.warm_start[index]
-        self.elites = None if self.elites is None else self.elites[index]
+        kept = [None if part is None else part[index] for part in (self._plan, self._elites, self._stay)]
+        self._plan, self._elites, self._stay = kept
 
     def plan(
         self,
@@ -65,6 +81,8 @@ class MPC:
         *,
         generator: torch.Generator | Sequence[torch.Generator],
         deadline_ms: float | int | None = None,
+        passed: int | None = None,
+        proposals: Float[Tensor, "B S H A"] | None = None,
     ) -> tuple[Plan, Float[Tensor, "B E W"]]:
         """Search from the shifted last plan.
 
@@ -74,37 +92,45 @@ class MPC:
                 arriving.
             generator: Source of randomness, as in `Solver.solve`.
             deadline_ms: Milliseconds for the search.
+            passed: Control steps since the last plan, >= 0; None: those of the latent steps to execute.
+            proposals: More candidates for the first iteration, raw units, at least the problem's horizon long.
 
         Returns:
             The plan, and the actions to execute now, control step by control step: ``(B, execute * frameskip, W)`` in
             raw units, W = A / frameskip numbers of the robot's action.
 
         Raises:
-            BadInputError: a longer horizon, another batch than the last plan's (see `reset`, `select`), or A is not a
-                multiple of frameskip.
+            BadInputError: a longer horizon, another batch than the last plan's (see `reset`, `select`), A is not a
+                multiple of frameskip, or ``passed`` is negative.
         """
         if problem.horizon > self.horizon:
             raise BadInputError(f"MPC: expected a horizon up to {self.horizon}, came {problem.horizon}.")
         if problem.width % self.frameskip:
             raise BadInputError(f"MPC: frameskip {self.frameskip} must divide A = {problem.width}.")
+        passed = self.execute * self.frameskip if passed is None else passed
+        if passed < 0:
+            raise BadInputError(f"MPC: passed must be >= 0 control steps, came {passed}.")
+        warm_start, elites = self._shifted(self._plan, passed), self._shifted(self._elites, passed)
         steps = problem.horizon
-        plan, elites = self.solver.search(
+        known = [part[:, :, :steps] for part in (elites, proposals) if part is not None]
+        plan, found = self.solver.search(
             problem,
-            warm_start=None if self.warm_start is None else self.warm_start[:, :steps],
-            elites=None if self.elites is None else self.elites[:, :, :steps],
+            warm_start=None if warm_start is None else warm_start[:, 0, :steps],
+            elites=torch.cat(known, dim=1) if known else None,
             generator=generator,
             deadline_ms=deadline_ms,
         )
-        self.warm_start = self._shifted(problem, plan.actions[:, None])
-        self.warm_start = None if self.warm_start is None else self.warm_start[:, 0]
-        self.elites = None if elites is None else self._shifted(problem, elites)
+        self._plan, self._elites, self._stay = plan.actions[:, None], found, problem.staying()[:, None, -1:]
         now = plan.actions[:, : self.execute]  # (B, execute, A)
         return plan, now.reshape(problem.batch, now.shape[1] * self.frameskip, -1)
 
-    def _shifted(self, problem: Problem, actions: Float[Tensor, "B K H A"]) -> Float[Tensor, "B K H A"] | None:
-        """Without the executed latent steps, filled up at the end; None where nothing of the plan is left."""
-        rest = actions[:, :, self.execute :]
-        if rest.shape[2] == 0:
+    def _shifted(self, actions: Float[Tensor, "B K H A"] | None, passed: int) -> Float[Tensor, "B K H A"] | None:
+        """Without the first ``passed`` control steps, filled up at the end; None where nothing is left."""
+        if actions is None or self._stay is None or passed >= actions.shape[2] * self.frameskip:
             return None
-        tail = rest[:, :, -1:] if self.fill == "repeat" else problem.staying()[:, None, -1:]
-        return torch.cat([rest, tail.expand(-1, rest.shape[1], self.execute, -1)], dim=2)
+        tail = actions[:, :, -1:] if self.fill == "repeat" else self._stay.expand(-1, actions.shape[1], -1, -1)
+        more = -(-passed // self.frameskip)  # latent steps, rounded up
+        longer = torch.cat([actions, tail.expand(-1, -1, more, -1)], dim=2)
+        steps = longer.unflatten(-1, (self.frameskip, -1)).flatten(2, 3)  # control steps (B, K, (H + more) F, W)
+        kept = steps[:, :, passed : passed + actions.shape[2] * self.frameskip]
+        return kept.unflatten(2, (-1, self.frameskip)).flatten(-2)

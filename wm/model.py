@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from wm.errors import BadInputError, CheckpointError
 from wm.joint import JointModel
 from wm.logs import Moments
 from wm.predictor import Predictor
+from wm.proposal import Proposal
 from wm.rollout import rollout
 from wm.specs import ModelSpec, require_equal
 from wm.state_head import StateHead
@@ -31,6 +33,7 @@ class WorldModel(nn.Module):
         spec: What the parts have to agree with.
         encoder: Frozen.
         joint: State head and predictor.
+        proposal: Action sequences for a goal, or None.
         actions: Moments of one control step's action in the training log.
         proprio: Moments of the proprioception, or None when the robot reports none.
     """
@@ -41,10 +44,16 @@ class WorldModel(nn.Module):
     proprio_moments: Tensor
 
     def __init__(
-        self, spec: ModelSpec, encoder: Encoder, joint: JointModel, actions: Moments, proprio: Moments | None
+        self,
+        spec: ModelSpec,
+        encoder: Encoder,
+        joint: JointModel,
+        proposal: Proposal | None,
+        actions: Moments,
+        proprio: Moments | None,
     ) -> None:
         super().__init__()
-        self.spec, self.encoder, self.joint = spec, encoder, joint
+        self.spec, self.encoder, self.joint, self.proposal = spec, encoder, joint, proposal
         self.register_buffer("action_moments", torch.stack([actions.mean, actions.std]))
         width = 0 if spec.env.proprio is None else spec.env.proprio.width
         moments = torch.zeros(2, width) if proprio is None else torch.stack([proprio.mean, proprio.std])
@@ -99,6 +108,32 @@ class WorldModel(nn.Module):
             mean, std = self.proprio_moments
             proprio = states[..., latent:] * std + mean
         return Trajectory(actions, tokens, proprio)
+
+    @torch.inference_mode()
+    def propose(
+        self, context: Latent, goal: Float[Tensor, "B N D"], steps: Sequence[int]
+    ) -> Float[Tensor, "B S H A"] | None:
+        """Action sequences to start a search from, K for each of `steps`; None when the model has no proposal.
+
+        Args:
+            context: As in `imagine`.
+            goal: Latent of the goal picture.
+            steps: Latent steps, 1 … `spec.reach`, after which the goal is to be reached; from then on the actions are
+                zero.
+
+        Returns:
+            Raw units, not clipped; H is `spec.reach`.
+        """
+        if self.proposal is None:
+            return None
+        vectors, (mean, std), found = self._state_vectors(context), self.action_moments, []
+        for count in steps:
+            wanted = torch.full((len(vectors),), float(count))
+            actions = self.proposal(vectors, goal.flatten(1), wanted).unflatten(-1, (self.spec.frameskip, -1))
+            actions = (actions * std + mean).flatten(-2)
+            actions[:, :, count:] = 0.0
+            found.append(actions)
+        return torch.cat(found, dim=1)
 
     def goal_scale(self, robot_weight: float) -> Float[Tensor, "N D"]:
         """Divisors of the goal distance that give the latent's read-out of proprioception a weight of its own.
@@ -156,7 +191,7 @@ def build_model(spec: ModelSpec, encoder: Encoder, actions: Moments, proprio: Mo
         MismatchError: the encoder is not the spec's.
     """
     require_equal("encoder", spec.encoder, encoder.spec())
-    return WorldModel(spec, encoder, build_joint(spec), actions, proprio)
+    return WorldModel(spec, encoder, build_joint(spec), build_proposal(spec), actions, proprio)
 
 
 def build_joint(spec: ModelSpec) -> JointModel[StateHead]:
@@ -166,6 +201,15 @@ def build_joint(spec: ModelSpec) -> JointModel[StateHead]:
     state_width = spec.tokens * spec.width + proprio
     action_width = spec.frameskip * spec.env.action.width
     return JointModel(head, Predictor(state_width, action_width, spec.history, spec.hidden, spec.depth))
+
+
+def build_proposal(spec: ModelSpec) -> Proposal | None:
+    """Proposal of the spec's sizes, freshly initialised; None when it has none."""
+    if spec.proposals == 0:
+        return None
+    proprio = 0 if spec.env.proprio is None else spec.env.proprio.width
+    latent, action_width = spec.tokens * spec.width, spec.frameskip * spec.env.action.width
+    return Proposal(latent + proprio, latent, action_width, spec.history, spec.proposals, spec.reach, spec.hidden)
 
 
 def load_model(path: Path) -> tuple[WorldModel, dict[str, object]]:
@@ -182,7 +226,7 @@ def load_model(path: Path) -> tuple[WorldModel, dict[str, object]]:
     width = 0 if spec.env.proprio is None else spec.env.proprio.width
     blank = Moments(torch.zeros(spec.env.action.width), torch.ones(spec.env.action.width))
     proprio = None if spec.env.proprio is None else Moments(torch.zeros(width), torch.ones(width))
-    model = WorldModel(spec, encoder, build_joint(spec), blank, proprio)
+    model = WorldModel(spec, encoder, build_joint(spec), build_proposal(spec), blank, proprio)
     load_weights(model, tensors, path)
     require_equal("encoder fingerprint", spec.encoder.fingerprint, encoder.spec().fingerprint, path)
     return model, dict(header["provenance"])

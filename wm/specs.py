@@ -137,6 +137,8 @@ class ModelSpec(_Spec):
         width: D of the state head; with proprioception its last P numbers are a read-out of it from the picture.
         hidden: Width of the predictor's hidden layers.
         depth: Residual blocks of the predictor.
+        proposals: K, action sequences that the model proposes for a goal; 0: it has no proposal.
+        reach: H, their latent steps.
     """
 
     env: EnvSpec
@@ -147,6 +149,8 @@ class ModelSpec(_Spec):
     width: int
     hidden: int
     depth: int
+    proposals: int = 0
+    reach: int = 5
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ModelSpec:

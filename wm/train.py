@@ -1,8 +1,8 @@
 """Training a compact world model on a frozen encoder.
 
-Two phases. *Head*: what of a frame is state is found in closed form (`wm.slow_features`) on the tokens of some
+Three phases. *Head*: what of a frame is state is found in closed form (`wm.slow_features`) on the tokens of some
 episodes, and then frozen. *Predictor*: every frame's state is computed once, and the predictor learns by a multi-step
-rollout loss on logged windows of all of them.
+rollout loss on logged windows of all of them. *Proposal*: see `wm.proposal`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,10 @@ from wm.fit import FitConfig, fast_bf16, fit
 from wm.joint import JointModel
 from wm.logs import Log, LogWindows
 from wm.losses import rollout_loss
+from wm.proposal import ALONE
 from wm.rollout import rollout
 from wm.slow_features import SlowFeatures, draw_pairs, fit_state_head, rescale_state_head
 from wm.state_head import StateHead
-
-ALONE = 0.15
-"""Share of windows whose context is the last frame repeated: what a controller has at an episode's first step."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,9 @@ class TrainConfig:
         head_episodes: Episodes whose tokens are cached for fitting the state head.
         pairs: Pairs of frames that it is fitted to.
         components: Principal components of the tokens that it may use.
+        proposals: Action sequences that the proposal gives.
         predictor: Schedule of the predictor.
+        proposal: Schedule of the proposal.
     """
 
     frameskip: int = 5
@@ -55,11 +55,13 @@ class TrainConfig:
     width: int = 32
     hidden: int = 384
     depth: int = 3
+    proposals: int = 16
     episodes: int | None = None
     head_episodes: int = 2500
     pairs: int = 40_000
     components: int = 500
     predictor: FitConfig = field(default_factory=lambda: FitConfig(steps=10_000, batch=512, weight_decay=1e-5))
+    proposal: FitConfig = field(default_factory=lambda: FitConfig(steps=6000, batch=512))
 
 
 def train_head(

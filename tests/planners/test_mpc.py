@@ -45,6 +45,35 @@ def test_shifts_plan_and_elites_by_the_executed_steps(fill: Any) -> None:
     assert torch.equal(solver.given, shifted(elites))
 
 
+@pytest.mark.parametrize("fill", ["repeat", "stay"])
+@pytest.mark.parametrize("passed", [0, 1, 3, FRAMESKIP, FRAMESKIP + 2, HORIZON * FRAMESKIP - 1])
+def test_shifts_by_the_control_steps_that_have_passed(fill: Any, passed: int) -> None:
+    solver = Recorder(FRAMESKIP)
+    mpc = MPC(solver, HORIZON, 1, FRAMESKIP, fill)
+    first, _ = mpc.plan(quadratic(), generator=seeded())
+    elites = solver.found
+    mpc.plan(quadratic(), generator=seeded(), passed=passed)
+
+    def shifted(actions: Tensor) -> Tensor:
+        steps = actions.reshape(-1, HORIZON * FRAMESKIP, 2)
+        last = steps[:, -FRAMESKIP:] if fill == "repeat" else torch.zeros_like(steps[:, -FRAMESKIP:])
+        longer = torch.cat([steps, *[last] * HORIZON], dim=1)
+        return longer[:, passed : passed + HORIZON * FRAMESKIP].reshape(actions.shape)
+
+    assert torch.equal(solver.warm_start, shifted(first.actions))
+    assert torch.equal(solver.given, shifted(elites))
+
+
+def test_nothing_is_left_after_more_control_steps_than_were_planned() -> None:
+    solver = Recorder(FRAMESKIP)
+    mpc = MPC(solver, HORIZON, 1, FRAMESKIP)
+    mpc.plan(quadratic(), generator=seeded())
+    mpc.plan(quadratic(), generator=seeded(), passed=HORIZON * FRAMESKIP)
+    assert solver.warm_start is None and solver.given is None
+    with pytest.raises(BadInputError, match="MPC: passed must be >= 0 control steps, came -1"):
+        mpc.plan(quadratic(), generator=seeded(), passed=-1)
+
+
 def test_nothing_is_left_after_executing_the_whole_plan() -> None:
     mpc = MPC(ICEM(FRAMESKIP), HORIZON, HORIZON, FRAMESKIP)
     mpc.plan(quadratic(), generator=seeded())

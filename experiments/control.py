@@ -1,0 +1,256 @@
+"""`wm control`: drive a robot towards a goal picture, through the shield, in real time."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json as json_module
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+
+import wm
+from wm.datasets.schema import DatasetSpec
+from wm.errors import RobotError
+from wm.experiments.control_panel import View, Watcher
+from wm.experiments.control_setup import ControlRequest, Drive, prepare, run_info
+from wm.experiments.delayed_planner import planner_spec
+from wm.experiments.episode_sink import EpisodeSink, plain
+from wm.experiments.plan import numbers
+from wm.experiments.robots import Rig, logged_spec
+from wm.planners.control.loop import INTERRUPTED, ControlLoop, LoopReport, StepLog
+from wm.planners.control.parts import LogSink
+from wm.planners.control.states import State
+from wm.planners.control.supervisor import Supervisor
+from wm.planners.control.worker import PlannerProcess
+from wm.planners.guardrails import PathGuardrail
+
+START_S = 120.0
+"""Longest time for the planner's process to load its model."""
+
+SWITCH_S = 0.0005
+"""How long another thread may hold the interpreter while the loop's is due (Python's own value is 5 ms)."""
+
+REACHED = "the goal is reached"
+
+
+@dataclass(frozen=True)
+class Driven:
+    """What came of it.
+
+    Attributes:
+        report: The loop's.
+        reached: The simulator's success test, None where nobody can tell.
+        smallest_margins: Smallest executed margin at the control steps' readings, by guardrail.
+        episodes: Committed in the log's store, None without a log.
+    """
+
+    report: LoopReport
+    reached: bool | None
+    smallest_margins: dict[str, float]
+    episodes: int | None
+
+
+@dataclass
+class Keeper:
+    """The loop's log: hands every control step on, keeps the readings, and ends the run when the goal is reached.
+
+    Attributes:
+        sinks: Who else gets the control steps.
+        rig: The robot.
+        until_reached: Ask the simulator.
+        loop: Set once it is built.
+        readings: Proprioception of every control step.
+    """
+
+    sinks: list[LogSink]
+    rig: Rig
+    until_reached: bool
+    loop: ControlLoop | None = None
+    readings: list[np.ndarray] = field(default_factory=list)
+
+    def record(self, step: StepLog) -> None:
+        """Take a control step.
+
+        Raises:
+            StoreError: the log cannot be written.
+        """
+        if step.observation is not None and step.observation.proprio is not None:
+            self.readings.append(step.observation.proprio)
+        for sink in self.sinks:
+            sink.record(step)
+        simulated = self.rig.simulated
+        if self.until_reached and self.loop is not None and simulated is not None and simulated.reached:
+            self.loop.estop(REACHED)
+
+
+def drive(parts: Drive, console: Console) -> Driven:
+    """Drive until the time is over, the goal is reached (where that is asked for), or something stops it.
+
+    Whatever happens, the robot has been stopped and the log closed when this returns or raises.
+
+    Raises:
+        StoreError: the log cannot be written.
+        WmError: planner or supervisor cannot be started, or the robot is not ready.
+    """
+    request, rig = parts.request, parts.rig
+    with contextlib.ExitStack() as stack:
+        stack.callback(rig.robot.disconnect)
+        sink = _sink(parts)
+        if sink is not None:
+            stack.callback(sink.close)
+        planner = PlannerProcess(parts.setup, planner_spec(parts.model))
+        stack.callback(planner.close)
+        planner.start(START_S)
+        supervisor = None if rig.make_stopper is None else Supervisor(rig.make_stopper)
+        if supervisor is not None:
+            stack.callback(supervisor.close)
+            supervisor.start()
+        keeper = Keeper([] if sink is None else [sink], rig, request.until_reached)
+        loop = ControlLoop(rig.robot, planner, parts.shield, parts.settings, supervisor, keeper)
+        stack.callback(loop.close)
+        units = {rule.name: rule.unit for rule in parts.guardrails}
+        view = View(float(request.duration_s), parts.settings.rate_hz, parts.settings.on_time_s, units)
+        watcher = Watcher(view, console, lambda: (loop.state.value, loop.why))
+        keeper.loop, keeper.sinks = loop, [*keeper.sinks, watcher]
+        loop.arm()
+        with quick_switches(), watcher.showing():
+            report = loop.run(request.duration_s)
+    reached = rig.simulated.reached if rig.simulated is not None and parts.goal_known else None
+    return Driven(report, reached, _smallest(parts.guardrails, keeper.readings), None if sink is None else len(sink))
+
+
+def record_of(parts: Drive, driven: Driven) -> dict[str, Any]:
+    """JSON values of a run."""
+    request, report = parts.request, dataclasses.asdict(driven.report)
+    report |= {"state": driven.report.state.value, "on_time_share": driven.report.on_time_share}
+    record: dict[str, Any] = plain(
+        run_info(parts)
+        | report
+        | {
+            "interventions": driven.report.interventions,
+            "reached": driven.reached,
+            "smallest_margins": driven.smallest_margins,
+            "log": None if request.log is None else {"path": str(request.log), "episodes": driven.episodes},
+            "warnings": list(parts.warnings),
+        }
+    )
+    return record
+
+
+def summary(parts: Drive, driven: Driven) -> str:
+    """What `wm control` prints at the end."""
+    report, request = driven.report, parts.request
+    verdict = {True: "goal reached", False: "goal not reached", None: "nobody can tell whether the goal is reached"}
+    units = {rule.name: rule.unit for rule in parts.guardrails}
+    lines = [
+        f"{report.state.value} after {report.duration_s:.1f} s: {report.why}; {verdict[driven.reached]}",
+        f"{report.on_time} of {report.periods} periods on time, begun {report.late_ms.p99:.2f} ms late at most in 99 %",
+        f"{report.plans.get('fresh', 0)} plans in time, {report.plans.get('late', 0)} late; "
+        f"{report.plan_ms.p50:.0f} ms each (median)",
+        f"shield changed {report.interventions} of {sum(report.actions.values())} actions",
+    ]
+    for name, margin in driven.smallest_margins.items():
+        lines.append(f"guardrail {name}: smallest executed margin {margin:.1f} {units[name]}")
+    if request.log is not None:
+        lines.append(f"{request.log}: {driven.episodes} episodes")
+    return "\n".join(lines)
+
+
+def _sink(parts: Drive) -> EpisodeSink | None:
+    if parts.request.log is None:
+        return None
+    simulated, size = parts.rig.simulated, parts.rig.robot.observation_spec.image_size
+    recipe = {"command": "wm control", "wm": wm.__version__}
+    spec = DatasetSpec(logged_spec(parts.rig, parts.model.spec.env), size, recipe=recipe)
+    state_at = None if simulated is None else simulated.state_at
+    return EpisodeSink(parts.request.log, spec, run_info(parts), state_at)
+
+
+def _smallest(guardrails: Sequence[PathGuardrail], readings: Sequence[np.ndarray]) -> dict[str, float]:
+    if not readings:
+        return {}
+    path = torch.from_numpy(np.stack(readings).astype(np.float32))
+    return {rule.name: float(rule.margin_of(path).min()) for rule in guardrails}
+
+
+@contextlib.contextmanager
+def quick_switches() -> Iterator[None]:
+    """Threads beside the loop (a panel, a log) hold the interpreter for `SWITCH_S` at most when it is due."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def main(
+    robot: Annotated[str, typer.Option(help="sim:pusht, or tcp:HOST:PORT for one behind a bridge.")],
+    goal: Annotated[Path, typer.Option(help="The goal picture: any square PNG, JPEG, … of at least 16 px.")],
+    rate: Annotated[float | None, typer.Option(help="Control steps per second; has to be the robot's.")] = None,
+    model: Annotated[str, typer.Option(help="Model: a shipped name or a path.")] = "pusht",
+    start: Annotated[
+        Path | None,
+        typer.Option(help="Simulated start, as `wm goal` wrote it (default: the .json beside the goal, if any)."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the search, and of a simulated start without a file.")] = None,
+    keep_out: Annotated[
+        list[str] | None, typer.Option(metavar="X,Y,R", help="Forbidden disc [px]; may be repeated.")
+    ] = None,
+    workspace: Annotated[
+        str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="Box that the whole pusher stays in [px].")
+    ] = None,
+    max_speed: Annotated[float | None, typer.Option(help="Speed limit of the pusher [px/s].")] = None,
+    duration: Annotated[float, typer.Option(help="Seconds.")] = 30.0,
+    until_reached: Annotated[bool, typer.Option("--until-reached", help="End when the simulator finds it so.")] = False,
+    log: Annotated[Path | None, typer.Option(help="Episode store for what happened; one that exists goes on.")] = None,
+    planner: Annotated[str, typer.Option(help="Planner.")] = "icem",
+    latency_ms: Annotated[
+        float | None,
+        typer.Option(
+            help="Longest time until an action acts, certified for (and simulated); default 0, tcp: 1 period."
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the run as JSON, and nothing else, to stdout.")] = False,
+) -> None:
+    """Drive a robot towards a goal picture: plan beside the loop, certify every action, log; Ctrl-C stops it."""
+    discs = [numbers("--keep-out", text, "x,y,r") for text in keep_out or []]
+    box = None if workspace is None else numbers("--workspace", workspace, "x0,y0,x1,y1")
+    request = ControlRequest(
+        robot=robot,
+        goal=goal,
+        rate=rate,
+        start=start,
+        seed=seed,
+        model=model,
+        planner=planner,
+        keep_out=[(x, y, r) for x, y, r in discs],
+        workspace=None if box is None else (box[0], box[1], box[2], box[3]),
+        max_speed=max_speed,
+        duration_s=duration,
+        latency_ms=latency_ms,
+        log=log,
+        until_reached=until_reached,
+    )
+    torch.set_num_threads(1)  # the other core is the planner's
+    parts = prepare(request)
+    for warning in parts.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    driven = drive(parts, Console(stderr=json))
+    if json:
+        sys.stdout.write(json_module.dumps(record_of(parts, driven), indent=2, allow_nan=False) + "\n")
+    else:
+        print(summary(parts, driven))
+    sys.stdout.flush()
+    if driven.report.why == INTERRUPTED:
+        raise KeyboardInterrupt
+    if driven.report.state is not State.IDLE and driven.report.why != REACHED:
+        raise RobotError(f"the robot was stopped: {driven.report.why}.")

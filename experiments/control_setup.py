@@ -1,0 +1,221 @@
+"""From the command line's strings to a robot that is ready to be driven: everything is checked before it moves."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import wm
+from wm.encoders.base import fingerprint
+from wm.errors import BadInputError
+from wm.experiments.assemble import find_model, make_env, make_guardrails, make_model, make_mpc, require_clear_start
+from wm.experiments.delayed_planner import PlannerSetup
+from wm.experiments.mission import UNFAMILIAR
+from wm.experiments.robots import Rig, RobotName, bridged_rig, simulated_rig
+from wm.experiments.start import find_start
+from wm.model import WorldModel
+from wm.planners.control.settings import LoopSettings
+from wm.planners.control.shield import Shield, ShieldLimits
+from wm.planners.guardrails import PathGuardrail
+from wm.preprocess import read_goal_picture
+from wm.specs import require_equal
+
+LEAD_STEPS = 2
+"""Control steps that a plan has time."""
+
+REPLAN_EVERY = 5
+"""Control steps from one plan to the next."""
+
+
+@dataclass(frozen=True)
+class ControlRequest:
+    """What the command line asks for.
+
+    Attributes:
+        robot: ``sim:ENV`` or ``tcp:HOST:PORT``.
+        goal: The goal picture.
+        rate: Control steps per second, which has to be the robot's; None takes the robot's.
+        start: Of a simulated robot, see `find_start`.
+        seed: Of the search, and of a simulated start that no file gives.
+        model: Shipped name or path.
+        planner: Planner's name.
+        keep_out, workspace, max_speed: As `make_guardrails`.
+        duration_s: Seconds, > 0.
+        latency_ms: Longest time until an action begins to act [ms]; a simulated robot is made that late. None: none in
+            a simulation, one control period behind a bridge.
+        log: Folder of the episode store, or None.
+        until_reached: End when the simulator finds the goal reached.
+    """
+
+    robot: str
+    goal: Path
+    rate: float | int | None = None
+    start: Path | None = None
+    seed: int | None = None
+    model: str = "pusht"
+    planner: str = "icem"
+    keep_out: Sequence[tuple[float, float, float]] = ()
+    workspace: tuple[float, float, float, float] | None = None
+    max_speed: float | int | None = None
+    duration_s: float | int = 30.0
+    latency_ms: float | int | None = None
+    log: Path | None = None
+    until_reached: bool = False
+
+
+@dataclass(frozen=True)
+class Drive:
+    """Built and checked parts; the robot is connected and stands.
+
+    Attributes:
+        request: Where they come from.
+        rig: The robot.
+        model: The world model.
+        setup: Builds the planner in its process.
+        shield: Certifies every action.
+        guardrails: What planner and shield keep.
+        settings: Of the loop.
+        goal_sha256: Of the goal picture's file.
+        goal_known: The simulator can tell whether the goal is reached.
+        warnings: Sentences for the user.
+    """
+
+    request: ControlRequest
+    rig: Rig
+    model: WorldModel
+    setup: PlannerSetup
+    shield: Shield
+    guardrails: list[PathGuardrail]
+    settings: LoopSettings
+    goal_sha256: str
+    goal_known: bool
+    warnings: tuple[str, ...]
+
+
+def prepare(request: ControlRequest) -> Drive:
+    """Build every part, connect, and check all of the input before anything moves.
+
+    Raises:
+        BadInputError: a number out of range, a picture or start that cannot be used, a start that breaks a guardrail.
+        UnknownNameError: no such robot, model or planner.
+        MismatchError: another rate than the robot's, a model of another robot, a start of another environment.
+        RobotError: nobody answers.
+        CheckpointError: an unreadable model.
+    """
+    _check_numbers(request)
+    name = RobotName.parse(request.robot)
+    model, rig, goal_known = _simulated(request, name.env) if name.env else _bridged(request, name)
+    robot, size = rig.robot, model.spec.encoder.image_size
+    if request.rate is not None:
+        require_equal("control rate [Hz]", robot.action_spec.control_hz, request.rate, "--rate")
+    if robot.kinematics is None:
+        raise BadInputError(f"robot '{request.robot}': it declares no kinematics, so no action can be certified.")
+    goal = read_goal_picture(request.goal, size)
+    make_mpc(request.planner, model.spec.frameskip)
+    guardrails = make_guardrails(request.keep_out, request.workspace, request.max_speed)
+    late_s = rig.late_s if request.latency_ms is None else request.latency_ms / 1000
+    shield = Shield(robot.kinematics, robot.action_spec, guardrails, ShieldLimits(latency=late_s))
+    settings = LoopSettings(robot.action_spec.control_hz, lead_steps=LEAD_STEPS, replan_every=REPLAN_EVERY)
+    setup = PlannerSetup(
+        model=request.model,
+        planner=request.planner,
+        goal_image=goal,
+        kinematics=robot.kinematics,
+        keep_out=tuple(request.keep_out),
+        workspace=request.workspace,
+        max_speed=request.max_speed,
+        budget_steps=max(1, round(request.duration_s * settings.rate_hz)),
+        seed=request.seed or 0,
+    )
+    warnings, unfamiliarity = [], float(model.unfamiliarity(torch.from_numpy(goal)[None, None]))
+    if unfamiliarity > UNFAMILIAR:
+        warnings.append(
+            "the goal picture is unlike the training data: "
+            f"distance {unfamiliarity:.1f} times the 99th percentile of held-out frames."
+        )
+    sha256 = hashlib.sha256(request.goal.read_bytes()).hexdigest()
+    _require_clear(rig, shield, guardrails)
+    return Drive(request, rig, model, setup, shield, guardrails, settings, sha256, goal_known, tuple(warnings))
+
+
+def run_info(parts: Drive) -> dict[str, Any]:
+    """What a run is made of, as JSON values."""
+    request, limits = parts.request, parts.shield.limits
+    return {
+        "robot": request.robot,
+        "goal": {"path": str(request.goal), "sha256": parts.goal_sha256},
+        "model": {"name": request.model, "fingerprint": fingerprint(parts.model)},
+        "planner": request.planner,
+        "seed": parts.setup.seed,
+        "keep_out": [list(disc) for disc in request.keep_out],
+        "workspace": None if request.workspace is None else list(request.workspace),
+        "max_speed": request.max_speed,
+        "shield_limits": dataclasses.asdict(limits),
+        "settings": dataclasses.asdict(parts.settings),
+        "wm": wm.__version__,
+    }
+
+
+def _check_numbers(request: ControlRequest) -> None:
+    duration, latency, seed = request.duration_s, request.latency_ms, request.seed
+    if not (math.isfinite(duration) and duration > 0):
+        raise BadInputError(f"duration: expected a number of seconds above 0, came {duration}.")
+    if latency is not None and not (math.isfinite(latency) and latency >= 0):
+        raise BadInputError(f"latency-ms: expected a number of at least 0, came {latency}.")
+    if seed is not None and not 0 <= seed < 2**63:
+        raise BadInputError(f"seed: expected a whole number of at least 0 and below 2^63, came {seed}.")
+
+
+def _simulated(request: ControlRequest, env_name: str) -> tuple[WorldModel, Rig, bool]:
+    """Model, robot, and whether the goal's state is known."""
+    model = make_model(request.model, env_name)
+    env = make_env(env_name, model.spec.encoder.image_size)
+    start = find_start(env, env_name, request.goal, request.start, request.seed)
+    if request.until_reached and start.goal_state is None:
+        raise BadInputError("until-reached: the goal's state is not known; give --start with the file of `wm goal`.")
+    rig = simulated_rig(env, start.state, start.goal_state, (request.latency_ms or 0.0) / 1000)
+    return model, rig, start.goal_state is not None
+
+
+def _bridged(request: ControlRequest, name: RobotName) -> tuple[WorldModel, Rig, bool]:
+    """As `_simulated`; whether the goal is reached is for nobody to tell."""
+    if request.start is not None or request.until_reached:
+        option = "--start" if request.start is not None else "--until-reached"
+        raise BadInputError(f"{option}: expected a simulated robot (sim:…), came '{request.robot}'.")
+    assert name.address is not None
+    model, path = find_model(request.model)
+    rig = bridged_rig(*name.address)
+    action, observation = rig.robot.action_spec, rig.robot.observation_spec
+    require_equal("model of another robot: action", action, model.spec.env.action, path)
+    require_equal("model of another robot: proprioception", observation.proprio, model.spec.env.proprio, path)
+    size = model.spec.encoder.image_size
+    require_equal("picture size [px]", size, observation.image_size, f"the robot {request.robot}")
+    return model, rig, False
+
+
+def _require_clear(rig: Rig, shield: Shield, guardrails: Sequence[PathGuardrail]) -> None:
+    """Connect, and refuse a robot that stands where it may not."""
+    try:
+        rig.robot.connect()
+        proprio = rig.robot.get_observation().proprio
+        if proprio is None:
+            raise BadInputError("the robot reports no proprioception, so no action can be certified.")
+        require_clear_start(guardrails, torch.from_numpy(np.asarray(proprio, np.float32)))
+        verdict = shield.certify(proprio, shield.stop_action())
+        shield.reset()
+        if verdict.kind == "uncertified_stop":
+            raise BadInputError(
+                f"guardrail '{verdict.rule}': the robot at {np.round(proprio, 1).tolist()} may break it by "
+                f"{verdict.by:.1f} before it stands still."
+            )
+    except BaseException:
+        rig.robot.disconnect()
+        raise

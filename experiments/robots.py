@@ -1,0 +1,141 @@
+"""Robots by name: ``sim:pusht`` in this process, ``tcp:HOST:PORT`` behind a bridge."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import wm.envs
+from wm.envs.bridge import BridgeRobot, BridgeStopper
+from wm.envs.gym_robot import GymRobot, Impairments
+from wm.errors import BadInputError, UnknownNameError
+from wm.robot import Robot, RobotObservation
+from wm.specs import EnvSpec
+
+KNOWN = (*(f"sim:{name}" for name in wm.envs.ENV_IDS), "tcp:HOST:PORT")
+"""What a robot may be called."""
+
+
+class SimulatedRobot(GymRobot):
+    """An environment as a robot, stepped; it also tells what only a simulator knows, for logs and reports alone.
+
+    Args:
+        env: With the state in its ``info["state"]``, and ``info["is_success"]`` where it was given a goal.
+        options: As `GymRobot`.
+
+    Attributes:
+        reached: The environment's success test has passed at some control step since `connect`.
+    """
+
+    def __init__(self, env: Any, **options: Any) -> None:
+        super().__init__(env, **options)
+        self.reached = False
+        self._read: tuple[int, np.ndarray] | None = None
+
+    def connect(self) -> None:
+        """As `GymRobot.connect`."""
+        super().connect()
+        self.reached = False
+
+    def get_observation(self) -> RobotObservation:
+        """As `GymRobot.get_observation`."""
+        observation = super().get_observation()
+        if self._read is None or self._read[0] != observation.sequence:
+            self._read = observation.sequence, np.array(self.info["state"], np.float64)
+        return observation
+
+    def send_action(self, action: np.ndarray) -> np.ndarray:
+        """As `GymRobot.send_action`."""
+        sent = super().send_action(action)
+        self.reached = self.reached or bool(self.info.get("is_success", False))
+        return sent
+
+    def state_at(self, observation: RobotObservation) -> np.ndarray | None:
+        """``(S,)`` the true state when the newest reading was taken; None for an older one."""
+        return self._read[1] if self._read is not None and self._read[0] == observation.sequence else None
+
+
+@dataclass(frozen=True)
+class RobotName:
+    """A robot's name, taken apart.
+
+    Attributes:
+        env: Environment of a simulated robot, or None.
+        address: Host and port of a robot behind a bridge, or None.
+    """
+
+    env: str | None = None
+    address: tuple[str, int] | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> RobotName:
+        """``sim:ENV`` or ``tcp:HOST:PORT``.
+
+        Raises:
+            UnknownNameError: neither, or no such environment.
+            BadInputError: no port.
+        """
+        kind, _, rest = text.partition(":")
+        if kind == "tcp":
+            host, _, port = rest.rpartition(":")
+            if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+                raise BadInputError(f"robot '{text}': expected tcp:HOST:PORT, e.g. tcp:127.0.0.1:5555.")
+            return cls(address=(host.strip("[]"), int(port)))
+        if kind != "sim" or rest not in wm.envs.ENV_IDS:
+            raise UnknownNameError("robot", text, KNOWN)
+        return cls(env=rest)
+
+
+@dataclass(frozen=True)
+class Rig:
+    """A robot and what belongs to it.
+
+    Attributes:
+        robot: Not connected yet.
+        make_stopper: For a supervisor in another process; None where the robot ends with this process.
+        late_s: Longest time until an action begins to act that is not asked for otherwise [s].
+    """
+
+    robot: Robot
+    make_stopper: Callable[[], Callable[[], None]] | None
+    late_s: float
+
+    @property
+    def simulated(self) -> SimulatedRobot | None:
+        """The robot if it is a simulated one."""
+        return self.robot if isinstance(self.robot, SimulatedRobot) else None
+
+
+def simulated_rig(env: Any, state: np.ndarray, goal_state: np.ndarray | None, late_s: float = 0.0) -> Rig:
+    """A stepped simulation that starts in a state, at rest; its actions act late by so many whole control steps."""
+    steps = math.ceil(late_s * env.env_spec.action.control_hz - 1e-9)
+    options = {"state": at_rest(state, env.env_spec), "goal_state": goal_state}
+    robot = SimulatedRobot(env, impairments=Impairments(action_delay_steps=steps), reset_options=options)
+    return Rig(robot, None, 0.0)
+
+
+def at_rest(state: np.ndarray, spec: EnvSpec) -> np.ndarray:
+    """The same state without the robot's velocity: a robot stands still when its loop begins."""
+    moving = [name.endswith(("_vx", "_vy")) for name in spec.state_names]
+    return np.where(moving[: len(state)], 0.0, state[: len(moving)])
+
+
+def bridged_rig(host: str, port: int) -> Rig:
+    """A robot behind a bridge; what is sent acts from its next control period on, up to one period later.
+
+    Raises:
+        RobotError: nobody answers, or not with a robot.
+    """
+    robot = BridgeRobot.at(host, port)
+    return Rig(robot, partial(BridgeStopper, host, port), 1.0 / robot.action_spec.control_hz)
+
+
+def logged_spec(rig: Rig, env: EnvSpec) -> EnvSpec:
+    """What a log of the robot holds: the model's world, and true states only where a simulator tells them."""
+    names = env.state_names if rig.simulated is not None else ()
+    return EnvSpec(env.env, rig.robot.action_spec, rig.robot.observation_spec.proprio, names)

@@ -1,0 +1,1 @@
+"""Studies: each regenerates one published table."""

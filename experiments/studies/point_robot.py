@@ -1,0 +1,117 @@
+"""A point robot that does what its kinematics say, with late actions, pushes and wrong readings, each up to a bound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from wm.kinematics import PointKinematics
+from wm.planners.control.shield import ShieldLimits
+from wm.specs import ActionSpec
+
+PUSHER = PointKinematics(kp=100.0, kv=20.0, dt=0.01, substeps=10, scale=100.0, relative=True)
+"""Push-T's pusher: px, px/s, actions of 100 px."""
+
+PUSHER_ACTION = ActionSpec(("dx", "dy"), "100 px", (-1.0, -1.0), (1.0, 1.0), 10.0)
+
+PUSH_SPEED = 5.0
+"""A push by d px changes the pusher's later velocity by at most this many d per second (kp t e^(-10 t), and a rest)."""
+
+Errors = Literal["random", "constant", "flattering"]
+
+
+@dataclass(frozen=True)
+class Troubles:
+    """How the true robot departs from what the shield is told; the shield's limits say by how much at most.
+
+    Attributes:
+        limits: Stated bounds. Errors of readings have exactly these sizes.
+        errors: Direction of the reading's errors: anew each time; always the same; or away from the nearest hazard
+            and slower than true.
+        late: Control steps that actions are late: a number, or None for one that changes all the time.
+        excess: What a push really has, as a share of the stated disturbance; above 1 the bound is broken.
+    """
+
+    limits: ShieldLimits
+    errors: Errors = "random"
+    late: int | None = 0
+    excess: float = 1.0
+
+
+class PointRobot:
+    """The true robot.
+
+    A push moves it at any simulation step by the whole disturbance; only while it is moving, and not again before it
+    could have come to rest.
+
+    Args:
+        place: ``(2,)`` where it stands.
+        hazards: ``(M, 2)`` points that pushes and flattering errors aim at.
+        troubles: See there.
+        rng: Of the errors, delays and pushes.
+    """
+
+    def __init__(self, place: np.ndarray, hazards: np.ndarray, troubles: Troubles, rng: np.random.Generator) -> None:
+        self.place, self.velocity = place.astype(float), np.zeros(2)
+        self._hazards, self._troubles, self._rng = hazards, troubles, rng
+        self._delay = round(np.ceil(troubles.limits.latency * PUSHER_ACTION.control_hz - 1e-9))
+        self._sent = [np.zeros(2)] * (self._delay + 1)
+        self._newest = 0  # index, in the order sent, of the action that acted last
+        self._since_push, self._since_moving = 100, 100
+        self._biases = _on_circle(rng), _on_circle(rng)
+
+    def reading(self) -> np.ndarray:
+        """``(4,)`` float32 x, y, vx, vy with errors of the stated size."""
+        limits, place, velocity = self._troubles.limits, self.place, self.velocity
+        if self._troubles.errors == "random":
+            ways = _on_circle(self._rng), _on_circle(self._rng)
+        elif self._troubles.errors == "constant":
+            ways = self._biases
+        else:
+            ways = -self._towards_hazard(), -velocity / max(float(np.linalg.norm(velocity)), 1e-9)
+        return np.concatenate(
+            [place + limits.position_error * ways[0], velocity + limits.velocity_error * ways[1]]
+        ).astype(np.float32)
+
+    def step(self, action: np.ndarray) -> np.ndarray:
+        """One control step after ``action`` was sent; ``(substeps + 1, 4)`` true states, the one before it first."""
+        self._sent.append(np.asarray(action, float))
+        late = self._troubles.late
+        late = int(self._rng.integers(self._delay + 1)) if late is None else late
+        self._newest = max(self._newest, len(self._sent) - 1 - late)
+        acting = self._sent[self._newest]
+        self._since_moving = 0 if acting.any() else self._since_moving + 1
+        push_at = self._push_at()
+        states = [np.concatenate([self.place, self.velocity])]
+        target = self.place + PUSHER.scale * acting
+        for k in range(PUSHER.substeps):
+            if k == push_at:
+                reach = self._troubles.limits.disturbance * self._troubles.excess
+                self.place = self.place + reach * self._towards_hazard()
+            gap = target - self.place
+            self.velocity = self.velocity + (PUSHER.kp * gap - PUSHER.kv * self.velocity) * PUSHER.dt
+            self.place = self.place + self.velocity * PUSHER.dt
+            states.append(np.concatenate([self.place, self.velocity]))
+        return np.array(states)
+
+    def _push_at(self) -> int | None:
+        """Simulation step of a push, if there is one in this control step."""
+        self._since_push += 1
+        allowed = self._since_push > self._delay + 4 and self._since_moving <= 1
+        if self._troubles.limits.disturbance == 0 or not allowed or self._rng.random() > 0.5:
+            return None
+        self._since_push = 0
+        return int(self._rng.integers(PUSHER.substeps))
+
+    def _towards_hazard(self) -> np.ndarray:
+        apart = self._hazards - self.place
+        distance = np.linalg.norm(apart, axis=1)
+        nearest = int(distance.argmin())
+        return apart[nearest] / max(float(distance[nearest]), 1e-9)
+
+
+def _on_circle(rng: np.random.Generator) -> np.ndarray:
+    angle = rng.uniform(0, 2 * np.pi)
+    return np.array([np.cos(angle), np.sin(angle)])

@@ -1,0 +1,1 @@
+"""Driving a robot: the shield that certifies every action, and the loop that sends it."""

@@ -1,0 +1,103 @@
+"""From an asked action to one that may be sent, and the memory of what was sent."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from wm.errors import BadInputError, RobotError
+from wm.planners.control.parts import Certifier
+from wm.planners.control.shield import Certified
+
+REMEMBERED = 16
+"""Control steps of sent actions that a shield gets to see."""
+
+NO_READING = "no current reading"
+"""Rule of an action that could not be certified with an observation."""
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """An action before the shield has seen it.
+
+    Attributes:
+        action: ``(W,)`` raw units.
+        plan_step: Control step at which its plan was asked for; None: not from a plan.
+    """
+
+    action: np.ndarray
+    plan_step: int | None
+
+
+class Sent:
+    """The actions that the robot took last, by control step."""
+
+    def __init__(self) -> None:
+        self._actions: deque[tuple[int, np.ndarray]] = deque(maxlen=REMEMBERED)
+
+    def clear(self) -> None:
+        """The robot stands still."""
+        self._actions.clear()
+
+    def add(self, step: int, action: np.ndarray) -> None:
+        """The robot took an action."""
+        self._actions.append((step, action))
+
+    def before(self, step: int) -> list[np.ndarray]:
+        """Actions of the last control steps before ``step``, oldest first; one that was skipped repeats the action."""
+        held: list[np.ndarray] = []
+        ends = [*[s for s, _ in self._actions][1:], step][: len(self._actions)]
+        for (start, action), end in zip(self._actions, ends, strict=True):
+            held += [action] * min(end - start, REMEMBERED)
+        return held[-REMEMBERED:]
+
+    def repeated(self) -> bool:
+        """The last two actions are the same."""
+        return len(self._actions) > 1 and np.array_equal(self._actions[-1][1], self._actions[-2][1])
+
+
+def certified(shield: Certifier, asked: np.ndarray, proprio: np.ndarray | None, held: list[np.ndarray]) -> Certified:
+    """What the shield lets through; it is asked in every control step, also when there is no current reading.
+
+    Args:
+        shield: Certifies.
+        asked: ``(W,)``.
+        proprio: ``(P,)`` the current reading, or None.
+        held: The actions sent last, oldest first.
+
+    Raises:
+        BadInputError: its answer is not an action inside the bounds.
+    """
+    spec = shield.action_spec
+    if proprio is None:
+        verdict = shield.certify(np.full(4, np.nan), asked, held)
+        verdict = dataclasses.replace(verdict, rule=NO_READING)
+    else:
+        verdict = shield.certify(proprio, asked, held)
+    action = verdict.action
+    if action.shape != (spec.width,) or not (np.isfinite(action).all() and inside(action, spec.low, spec.high)):
+        raise BadInputError(f"the shield answered with {action.tolist()}, which is not an action inside its bounds.")
+    return verdict
+
+
+def inside(action: np.ndarray, low: tuple[float, ...], high: tuple[float, ...]) -> bool:
+    """Whether an action is inside its bounds."""
+    return bool((action >= np.asarray(low)).all() and (action <= np.asarray(high)).all())
+
+
+def taken(answer: object, action: np.ndarray) -> np.ndarray:
+    """What a robot says that it took, as float64 ``(W,)``.
+
+    Raises:
+        RobotError: it is not an action.
+    """
+    try:
+        sent = np.array(answer, dtype=np.float64)
+    except (TypeError, ValueError):
+        sent = np.empty(0)
+    if sent.shape != action.shape or not np.isfinite(sent).all():
+        raise RobotError(f"the robot says it took {answer} of the action {action.tolist()}.")
+    return sent

@@ -1,0 +1,390 @@
+"""The real-time control loop: observe, plan beside it, certify, act, log; at a fixed rate, stopping when in doubt."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from wm.errors import BadInputError, RobotError, WmError
+from wm.planners.control.acting import Asked, Sent, certified, taken
+from wm.planners.control.brakes import Brakes
+from wm.planners.control.freshness import ObservationGate
+from wm.planners.control.matching import require_match
+from wm.planners.control.parts import Certifier, HasLatch, LogSink, Planner, Watchdog
+from wm.planners.control.realtime import interrupts, quiet_collector
+from wm.planners.control.replanning import Replanner
+from wm.planners.control.report import LoopReport, StepLog, Tally
+from wm.planners.control.settings import LoopSettings
+from wm.planners.control.states import Event, State, StateMachine
+from wm.planners.control.ticker import Ticker
+from wm.robot import Robot, RobotObservation
+
+__all__ = ["ControlLoop", "LoopReport", "LoopSettings", "StepLog"]
+
+POLL_S = 0.01
+ALTERED = 1e-6
+"""A robot that takes an action as single precision does not alter it."""
+
+INTERRUPTED = "interrupted (Ctrl-C)"
+
+
+class ControlLoop:
+    """Drives a robot towards what its planner plans, through a shield; see `docs/control-states.md` for its states.
+
+    One thread runs `run`; `estop`, `hold` and `resume` may be called from any other.
+
+    Args:
+        robot: What is driven.
+        planner: Plans beside the loop; the caller starts and closes it.
+        shield: Certifies every action when it is sent.
+        settings: Rates and times.
+        supervisor: Stops the robot when this process cannot; the caller starts and closes it.
+        log: Keeps every executed control step.
+        surprise: True for an observation that the model finds impossible: the robot is held while it lasts.
+        clock: Monotonic seconds, the clock of the observations' stamps.
+        sleep: Sleeps for some seconds.
+    """
+
+    def __init__(
+        self,
+        robot: Robot,
+        planner: Planner,
+        shield: Certifier,
+        settings: LoopSettings,
+        supervisor: Watchdog | None = None,
+        log: LogSink | None = None,
+        surprise: Callable[[RobotObservation], bool] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._robot, self._planner, self._shield, self._settings = robot, planner, shield, settings
+        self._supervisor, self._log, self._surprise = supervisor, log, surprise
+        self._clock, self._sleep = clock, sleep
+        self._machine = StateMachine()
+        self._brakes = Brakes(robot, supervisor, self._machine)
+        self._stop_action = np.array(shield.stop_action(), dtype=np.float64)
+        self._planning = Replanner(planner, settings, self._stop_action)
+        self._gate = ObservationGate(
+            robot.observation_spec,
+            settings.stale_after_s,
+            settings.future_tolerance_s,
+            settings.frozen_after_s,
+            settings.picture_travel,
+        )
+        self._sent = Sent()
+        self._tally = Tally(clock(), settings.on_time_s)
+        self._connected = False
+        self._thread: int | None = None  # of `run`, while it goes on
+        self._operator_holds: str | None = None
+        self._surprised = False
+        self._calm = 0  # control steps in a row with a fresh observation and no cause to hold
+        self._step = -1
+        self._planless_since = 0.0
+
+    @property
+    def state(self) -> State:
+        """The state now."""
+        return self._machine.state
+
+    @property
+    def why(self) -> str:
+        """The reason of this state."""
+        return self._machine.why
+
+    # What an operator does.
+
+    def arm(self) -> None:
+        """Check that the parts match, connect, and wait for a first fresh observation; the robot stands still.
+
+        Raises:
+            MismatchError: the parts differ in action, proprioception, picture size, kinematics or rate.
+            RobotError: the robot is not ready, and the loop stays idle; or the supervisor has stopped the robot, does
+                not run, or the robot's own e-stop is pressed, and the loop is stopped.
+            BadInputError: not idle, or the planner process does not run.
+        """
+        self._machine.require(Event.ARM)
+        require_match(self._robot, self._planner, self._shield, self._settings)
+        if not self._planner.alive:
+            raise BadInputError("cannot arm: the planner process does not run.")
+        if self._brakes.forbidden():
+            raise RobotError(f"cannot arm: {self._machine.latched}.")
+        if not self._connected:
+            self._gate.forget()
+            self._robot.connect()
+            self._connected = True
+        try:
+            self._robot.stop()
+            if isinstance(self._robot, HasLatch):
+                self._robot.reset()
+            self._await_observation()
+        except BaseException:
+            self._drop_connection()
+            raise
+        self._machine.fire(Event.ARM)
+
+    def disarm(self) -> None:
+        """Back to idle.
+
+        Raises:
+            BadInputError: not armed.
+        """
+        self._machine.fire(Event.DISARM)
+
+    def start(self) -> None:
+        """From now on `run` executes plans, all of them asked for after this moment.
+
+        Raises:
+            BadInputError: not armed.
+        """
+        self._machine.require(Event.START)
+        self._planning.restart()
+        self._shield.reset()
+        self._sent.clear()
+        self._surprised, self._calm, self._operator_holds = False, 0, None
+        self._machine.fire(Event.START)
+
+    def hold(self, reason: str = "operator") -> None:
+        """Hold the robot from the next control step on, until `resume`."""
+        self._operator_holds = reason
+
+    def resume(self) -> None:
+        """End `hold`; a new plan is asked for before anything moves."""
+        self._operator_holds = None
+
+    def estop(self, reason: str) -> None:
+        """Stop the robot at once and latch; from any thread."""
+        self._machine.latch(reason)
+        if self._supervisor is not None:
+            self._supervisor.estop()
+        # The loop's own thread (a call out of it, or a signal handler in the midst of a call to the robot) only
+        # latches: the loop looks at the latch before and after everything it sends.
+        if self._connected and self._thread != threading.get_ident():
+            with contextlib.suppress(Exception):  # the loop and the supervisor stop it as well
+                self._robot.stop()
+
+    def reset(self) -> None:
+        """Clear a latched e-stop or fault; the loop is idle, and arming is a step of its own.
+
+        Raises:
+            BadInputError: neither stopped nor faulted, or `run` has not returned yet.
+            RobotError: the robot's own e-stop is pressed, or the supervisor has not seen the robot stop.
+        """
+        seen = self._machine.latches
+        if self._thread is not None:
+            raise BadInputError("cannot reset: the loop is still running.")
+        self._machine.require(Event.RESET)
+        if self._brakes.pressed():
+            raise RobotError("cannot reset: the robot's own e-stop is pressed.")
+        if self._supervisor is not None:
+            self._supervisor.reset()
+        if self.state is State.FAULTED:
+            self._drop_connection()
+        self._planning.restart()
+        self._machine.reset(seen)
+
+    def close(self) -> None:
+        """Disconnect from the robot, which stops it; harmless when repeated, not to be called during `run`."""
+        if self.state is State.ARMED:
+            self.disarm()
+        self._drop_connection()
+
+    # The loop.
+
+    def run(self, duration_s: float | int | None = None) -> LoopReport:
+        """Start if armed, and drive the robot until the time is over or something stops it; the robot then stands.
+
+        Args:
+            duration_s: Seconds, rounded to control periods; None: until something stops it.
+
+        Returns:
+            How it went, and why it ended. An error in any part ends in the state FAULTED, not in an exception.
+
+        Raises:
+            BadInputError: neither armed nor started, or the duration is not > 0.
+        """
+        if duration_s is not None and not duration_s > 0:
+            raise BadInputError(f"run: duration_s must be > 0, came {duration_s}.")
+        told = len(self._machine.history)
+        if self.state is not State.RUNNING:
+            self.start()
+        self._tally = Tally(self._clock(), self._settings.on_time_s)
+        self._gate.refused.clear()
+        self._thread = threading.get_ident()
+        try:
+            with interrupts(lambda: self._machine.latch(INTERRUPTED)), quiet_collector():
+                self._drive(duration_s)
+        finally:
+            self._thread = None
+        history = self._machine.history[told:]
+        return self._tally.report(self.state, self.why, self._clock(), self._gate.refused, history)
+
+    def _drive(self, duration_s: float | int | None) -> None:
+        """Run the control steps; however that ends, stop the robot and say why."""
+        fault = None
+        try:
+            if self._supervisor is not None:
+                self._supervisor.watch()
+            self._steps(duration_s)
+        except KeyboardInterrupt:
+            self._machine.latch(INTERRUPTED)
+        except Exception as error:
+            fault = f"{type(error).__name__}: {error}"
+        except BaseException as error:
+            self._machine.latch(f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            problem = self._brakes.stop()
+        if problem is not None:
+            fault = f"{fault or self.why}; the robot's stop failed: {problem}"
+        if fault is not None:
+            self._machine.fire(Event.FAULT, fault)
+            return
+        if not self._brakes.forbidden():  # the supervisor may have found that the stop took too long
+            self._change(Event.FINISH, "the duration is over")
+
+    def _steps(self, duration_s: float | int | None) -> None:
+        """Control steps at the deadlines begin + k * period, until the duration is over or something latched."""
+        settings = self._settings
+        end = math.inf if duration_s is None else max(1, round(duration_s * settings.rate_hz))
+        first, k = self._step + 1, 0
+        ticker = Ticker(1 / settings.rate_hz, self._clock, self._sleep)
+        self._planless_since = ticker.begin
+        while not ticker.wait(k, self._brakes.must_stop) and k < end:
+            due = ticker.due(k)
+            self._tally.begun(self._clock() - due)
+            self._control_step(first + k, due)
+            following = int(min(ticker.next(k), end))
+            self._tally.skipped += following - k - 1
+            k = following
+
+    def _control_step(self, step: int, due: float) -> None:
+        """Observe, certify, act, ask for a plan, log."""
+        self._step, begin = step, self._clock()
+        fresh = self._observe()
+        self._hold_or_resume(fresh)
+        state = self.state
+        self._planning.collect(step, self._tally)
+        asked, proprio = self._asked(step), self._reading()
+        if self._clock() - due > 1 / self._settings.rate_hz:  # too late for anything that was meant for this period
+            asked, proprio = Asked(self._stop_action, None), None
+        verdict = certified(self._shield, asked.action, proprio, self._sent.before(step))
+        if self._brakes.must_stop():
+            return
+        sent = taken(self._robot.send_action(verdict.action), verdict.action)
+        sent_at = self._clock()
+        if self._brakes.must_stop():
+            self._brakes.stop()  # at once; what the robot took is logged all the same
+        self._remember(step, sent, verdict.action)
+        deadline = self._planning.ask(step, sent, due, sent_at) if self.state is State.RUNNING else None
+        entry = StepLog(
+            step=step,
+            time=begin,
+            late_s=begin - due,
+            sent_s=sent_at - due,
+            state=state,
+            observation=self._gate.last,
+            fresh=fresh,
+            asked=asked.action,
+            sent=sent,
+            plan_step=asked.plan_step,
+            kind=verdict.kind,
+            rule=verdict.rule,
+            by=verdict.by,
+            moved=verdict.moved,
+            margin=verdict.margin,
+            plan=self._planning.newest,
+            deadline_ms=deadline,
+        )
+        self._tally.sent(entry)
+        if self._log is not None:
+            self._log.record(entry)
+
+    def _observe(self) -> bool:
+        """Take a new observation, if there is one that may be used."""
+        observation = self._robot.get_observation()
+        fresh = self._gate.offer(observation, self._clock())
+        if fresh and self._surprise is not None:
+            self._surprised = bool(self._surprise(observation))
+        return fresh
+
+    def _reading(self) -> np.ndarray | None:
+        """Proprioception that is as new as the shield's stated latency assumes, or None."""
+        age = self._gate.age(self._clock())
+        current = age <= self._shield.limits.latency + self._settings.reading_slack_s
+        return self._gate.last.proprio if self._gate.last is not None and current else None
+
+    def _hold_or_resume(self, fresh: bool) -> None:
+        """Hold while there is a cause; go on, with a new plan, when there has been none for some control steps."""
+        cause = self._gate.trouble(self._clock()) or ("surprising observation" if self._surprised else None)
+        cause = cause or (f"held by {self._operator_holds}" if self._operator_holds else None)
+        self._calm = 0 if cause else self._calm + fresh
+        if cause and self.state is State.RUNNING:
+            self._change(Event.HOLD, cause)
+            self._planning.restart()
+            self._tally.holds += 1
+        elif self._calm >= self._settings.resume_after_steps and self.state is State.HOLDING:
+            self._change(Event.RESUME, "")
+            self._planning.restart()
+            self._planless_since = self._clock()
+        if self._gate.last is not None:
+            self._planning.observe(self._step, self._gate.last)
+
+    def _change(self, event: Event, reason: str) -> None:
+        with contextlib.suppress(BadInputError):  # an e-stop came in between and wins
+            self._machine.fire(event, reason)
+
+    def _asked(self, step: int) -> Asked:
+        """The plan's action while running; otherwise, and where no plan reaches, the stop.
+
+        Raises:
+            WmError: there has been no plan for too long, or there can be none any more.
+        """
+        now, planned = self._clock(), self._planning.at(step)
+        if self.state is not State.RUNNING or planned is not None:
+            self._planless_since = now
+            return Asked(self._stop_action, None) if planned is None else Asked(*planned)
+        without = now - self._planless_since
+        if not self._planner.alive:
+            raise WmError(f"the planner process does not run any more{self._last_failure()}")
+        if without > self._settings.plan_timeout_s:
+            raise WmError(f"no plan in time for {without:.2f} s{self._last_failure()}")
+        return Asked(self._stop_action, None)
+
+    def _last_failure(self) -> str:
+        tally = self._tally
+        counts = ", ".join(f"{count} {what}" for what, count in tally.plans.items() if what != "fresh")
+        return f" ({counts or 'no answer'}{'; ' + tally.last_failure if tally.last_failure else ''})"
+
+    def _remember(self, step: int, sent: np.ndarray, action: np.ndarray) -> None:
+        """Keep what the robot took."""
+        self._sent.add(step, sent)
+        self._tally.altered += not np.allclose(sent, action, rtol=0.0, atol=ALTERED)
+        aims = self._shield.kinematics.relative or not self._sent.repeated()  # a place that is held is not motion
+        self._gate.commanded(aims and not np.array_equal(sent, self._stop_action), self._clock())
+
+    def _await_observation(self) -> None:
+        """Wait for an observation that may be used.
+
+        Raises:
+            RobotError: none came in time.
+        """
+        end = self._clock() + self._settings.arm_timeout_s
+        while not self._gate.offer(self._robot.get_observation(), self._clock()):
+            if self._clock() >= end:
+                refused = ", ".join(f"{count} {why}" for why, count in self._gate.refused.items())
+                raise RobotError(
+                    f"cannot arm: no fresh observation within {self._settings.arm_timeout_s:g} s ({refused})."
+                )
+            self._sleep(POLL_S)
+
+    def _drop_connection(self) -> None:
+        """Disconnect; an error is no news about a connection that is given up."""
+        if self._connected:
+            self._connected = False
+            with contextlib.suppress(Exception):
+                self._robot.disconnect()

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.experiments.control_parts import NEAR, InlineProcess, Place, write_start
+from wm.checkpoint import load_tensors, save_tensors
+from wm.datasets.reader import EpisodeStore
+from wm.envs.bridge import BridgeRobot, BridgeServer
+from wm.envs.gym_robot import GymRobot
+from wm.envs.pusht.env import push_t_spec
+from wm.errors import StoreError
+from wm.experiments.assemble import make_env
+from wm.experiments.cli import main as command
+from wm.experiments.episode_sink import STEPS_FILE, EpisodeSink
+from wm.planners.control.report import StepLog
+from wm.planners.control.supervisor import Supervisor
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """`wm control` with sensible options; gives exit code, stdout and stderr."""
+    monkeypatch.setattr("wm.experiments.control.PlannerProcess", InlineProcess)
+
+    def call(*more: object, **replaced: object) -> tuple[int, str, str]:
+        options = {"robot": "sim:pusht", "goal": place.goal, "model": place.model, "duration": 1.0}
+        options |= {key.replace("_", "-"): value for key, value in replaced.items()}
+        words = [word for key, value in options.items() for word in (f"--{key}", value)]
+        monkeypatch.setattr(sys, "argv", ["wm", "control", *map(str, [*words, *more])])
+        with pytest.raises(SystemExit) as stop:
+            command()
+        found = capsys.readouterr()
+        return int(stop.value.code or 0), found.out, found.err
+
+    return call
+
+
+def refused(result: tuple[int, str, str], message: str) -> None:
+    """Exit code 2, nothing on stdout, one line on stderr that holds the message."""
+    code, out, err = result
+    assert code == 2, err
+    assert out == ""
+    assert err.startswith("wm: error: ") and err.count("\n") == 1
+    assert re.search(message, err), err
+
+
+def lines(log: Path, key: str) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (log / STEPS_FILE).read_text().splitlines()]
+    return [row for row in rows if key in row]
+
+
+def test_drives_and_logs_what_training_reads(place: Place, run: Run) -> None:
+    code, out, err = run("--keep-out", "450,450,20", log=place.log, rate=10, workspace="0,0,512,512", max_speed=2000)
+    assert code == 0, err
+    assert "idle after 1." in out and "goal not reached" in out and "smallest executed margin" in out
+    assert "1.0 s idle | energy goal" in out and "| margin keep_out +" in out
+    store = EpisodeStore(place.log)
+    store.verify()
+    assert store.spec.env == push_t_spec() and store.spec.image_size == 96
+    steps = lines(place.log, "step")
+    assert [step["step"] for step in steps] == list(range(10)) and list(store.lengths) == [9]
+    np.testing.assert_array_equal(store.actions(0), np.array([step["sent"] for step in steps[:9]], np.float32))
+    assert not store.actions(0)[:2].any() and store.actions(0)[2:].any()  # the first plan acts from step 2 on
+    np.testing.assert_allclose(store.state(0)[:, [0, 1, 5, 6]], store.proprio(0), atol=1e-3)
+    assert steps[1]["plan"]["margins"].keys() == {"keep_out", "workspace", "speed"}
+    (ran,) = lines(place.log, "run")
+    assert ran["run"]["robot"] == "sim:pusht" and ran["run"]["keep_out"] == [[450.0, 450.0, 20.0]]
+
+
+def test_another_run_goes_on_with_the_same_log_and_json_is_alone_on_stdout(place: Place, run: Run) -> None:
+    write_start(place.folder / "goal.json", goal_state=NEAR)
+    run(log=place.log, duration=0.3)
+    code, out, err = run("--json", log=place.log, duration=0.4, latency_ms=100)
+    assert code == 0, err
+    record = json.loads(out, parse_constant=lambda name: pytest.fail(f"not strict JSON: {name}"))
+    assert record["state"] == "idle" and record["why"] == "the duration is over" and record["reached"] is True
+    assert record["periods"] == 4 and record["shield_limits"]["latency"] == 0.1
+    assert record["log"] == {"path": str(place.log), "episodes": 2}
+    assert list(EpisodeStore(place.log).lengths) == [2, 3] and len(lines(place.log, "run")) == 2
+    assert "0.4 s idle" in err
+
+
+def test_ends_when_the_simulator_finds_the_goal_reached(place: Place, run: Run) -> None:
+    write_start(place.folder / "goal.json", goal_state=NEAR)
+    code, out, err = run("--until-reached", duration=20)
+    assert code == 0, err
+    assert re.search(r"stopped after 0\.\d s: the goal is reached; goal reached", out)
+
+
+def test_ctrl_c_stops_the_robot_closes_the_log_and_exits_with_130(
+    place: Place, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = EpisodeSink.record
+
+    def pressing(self: EpisodeSink, step: StepLog) -> None:
+        record(self, step)
+        if step.step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(EpisodeSink, "record", pressing)
+    code, out, err = run(log=place.log, duration=60)
+    assert code == 130
+    assert re.search(r"stopped after \d\.\d s: interrupted \(Ctrl-C\)", out)
+    EpisodeStore(place.log).verify()
+    assert list(EpisodeStore(place.log).lengths) == [4] and len(lines(place.log, "step")) == 5
+
+
+def test_robot_behind_a_bridge(place: Place, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patient, since server, loop and supervisor share a test machine."""
+    monkeypatch.setattr("wm.experiments.control.Supervisor", functools.partial(Supervisor, timeout_s=5.0))
+    monkeypatch.setattr(BridgeRobot, "at", functools.partial(BridgeRobot.at, timeout_s=5.0))
+    robot = GymRobot(make_env("pusht", 96), free_running=True, reset_options={"state": START_OF_BRIDGE})
+    with BridgeServer(robot, deadman_periods=50.0) as server:
+        host, port = server.address
+        code, out, err = run("--json", robot=f"tcp:{host}:{port}", log=place.log, duration=0.6)
+        assert code == 0, err
+        record = json.loads(out)
+        assert record["state"] == "idle" and record["reached"] is None and record["shield_limits"]["latency"] == 0.1
+        refused(
+            run(robot=f"tcp:{host}:{port}", keep_out="100,120,99"), r"guardrail 'keep_out': the start .* breaks it by"
+        )
+        refused(run(robot=f"tcp:{host}:{port}", rate=20), r"control rate \[Hz\] in --rate: expected 10\.0, came 20\.0")
+    store = EpisodeStore(place.log)
+    store.verify()
+    assert store.spec.env.state_names == () and store.state(0).shape[1] == 0 and store.all_actions().any()
+
+
+START_OF_BRIDGE = np.array([100.0, 120.0, 300.0, 300.0, 0.5])
+
+
+def test_log_that_cannot_be_written_stops_the_robot(
+    place: Place,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(self: EpisodeSink, step: object) -> None:
+        raise StoreError("steps.jsonl: cannot be written: No space left on device.")
+
+    monkeypatch.setattr(EpisodeSink, "record", full)
+    code, out, err = run(log=place.log)
+    assert code == 2 and out.count("faulted after") == 1
+    assert "the robot was stopped: StoreError: steps.jsonl: cannot be written: No space left on device" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"robot": "sim:pushtt"}, r"unknown robot 'sim:pushtt'\. Did you mean 'sim:pusht'\?"),
+        ({"robot": "pusht"}, r"unknown robot 'pusht'.* Known: sim:pusht, tcp:HOST:PORT"),
+        ({"robot": "tcp:localhost"}, r"robot 'tcp:localhost': expected tcp:HOST:PORT, e\.g\."),
+        ({"robot": "tcp:127.0.0.1:1"}, r"127\.0\.0\.1:1"),
+        ({"robot": "tcp:127.0.0.1:1", "start": "goal.json"}, "--start: expected a simulated robot"),
+        ({"rate": 20}, r"control rate \[Hz\] in --rate: expected 10\.0, came 20\.0"),
+        ({"keep_out": "100,120,30"}, r"guardrail 'keep_out': the start \[100\.0, 120\.0\] breaks it by 45\.0 px"),
+        ({"keep_out": "1,2"}, "--keep-out: expected x,y,r"),
+        ({"workspace": "110,0,500,500"}, "guardrail 'workspace': the start .* breaks it by 25\\.0 px"),
+        ({"goal": "goal.json"}, r"goal\.json: expected a picture .*came something else"),
+        ({"goal": "none.png"}, r"none\.png: expected a picture file, there is none"),
+        (
+            {"log": "goal.json"},
+            r"goal\.json: expected the folder of an episode store, came a file",
+        ),
+        ({"log": "goal.json/log"}, r"goal\.json/log: cannot be written"),
+        ({"log": "."}, r"not an episode store: it has no zarr\.json"),
+        ({"duration": 0}, r"duration: expected a number of seconds above 0, came 0\.0"),
+        ({"duration": "nan"}, "duration: expected a number of seconds above 0, came nan"),
+        ({"latency_ms": -1}, r"latency-ms: expected a number of at least 0, came -1\.0"),
+        ({"seed": -1}, "seed: expected a whole number of at least 0"),
+        ({"model": "pushtt"}, r"unknown model .*'pushtt'\. Did you mean 'pusht'\?"),
+        ({"planner": "icme"}, r"unknown planner 'icme'\. Did you mean 'icem'\?"),
+    ],
+)
+def test_what_is_refused(
+    place: Place,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, object],
+    message: str,
+) -> None:
+    monkeypatch.chdir(place.folder)
+    before = sorted(place.folder.rglob("*"))
+    refused(run(**options), message)
+    assert sorted(place.folder.rglob("*")) == before
+
+
+def test_until_reached_needs_a_goal_that_is_known(place: Place, run: Run) -> None:
+    refused(run("--until-reached", seed=3), "until-reached: the goal's state is not known")
+
+
+def test_model_of_another_robot_is_refused(place: Place, run: Run) -> None:
+    tensors, header = load_tensors(place.model)
+    header["spec"]["env"]["action"]["control_hz"] = 20.0
+    save_tensors(place.model, tensors, header)
+    refused(run(), "model of another robot: specification .*control_hz=10.0.*control_hz=20.0")

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.experiments.control_parts import InlineProcess, Place, tiny_model
+from wm.errors import BadInputError, MismatchError
+from wm.experiments.assemble import make_guardrails, make_model
+from wm.experiments.delayed_planner import planner_spec
+from wm.experiments.episode import Task
+from wm.experiments.goals import picture
+from wm.experiments.studies import control_rate, goal_attacks, safety_cost
+from wm.experiments.studies.attacks import GREY_LEVELS, KINDS, WORKSPACE, attack, perturbed
+from wm.experiments.studies.closed_loop import InlinePlanner, Unshielded, play, traced_env
+from wm.experiments.studies.ordinary import ordinary_tasks
+from wm.experiments.studies.rows import Rows
+from wm.planners.control.messages import PlanReply, PlanRequest
+from wm.planners.control.shield import Shield, ShieldLimits
+
+SPEC = planner_spec(tiny_model())
+START = np.array([100.0, 120.0, 300.0, 300.0, 0.5])
+
+
+class Straight:
+    """Drives to the right at full speed, whatever is there."""
+
+    def __call__(self, request: PlanRequest) -> PlanReply:
+        rest = np.tile([1.0, 0.0], (20, 1))
+        return PlanReply(request.step, np.concatenate([request.committed, rest]))
+
+
+@pytest.mark.parametrize("shielded", [True, False])
+def test_breaches_are_those_of_the_true_path_at_every_physics_step(shielded: bool) -> None:
+    env, rules = traced_env(96), make_guardrails([(200.0, 120.0, 30.0)])
+    kinematics, action = env.kinematics, env.env_spec.action
+    shield = Shield(kinematics, action, rules, ShieldLimits()) if shielded else Unshielded(kinematics, action)
+    task = Task(START, np.zeros((96, 96, 3), np.uint8), None, 0)
+    played = play(env, task, InlinePlanner(Straight(), SPEC), shield, rules, 20)
+    distance = np.linalg.norm(played.path[:, :2] - [200.0, 120.0], axis=1) - 45.0
+    assert played.breaches["keep_out"] == int((distance < 0).sum())
+    assert all((count == 0) == shielded for count in played.breaches.values())
+    assert played.smallest["keep_out"] == pytest.approx(distance.min(), abs=1e-6)
+    assert len(played.steps) == 20 and len(played.path) >= 200
+    sent = torch.tensor(np.array([step.sent for step in played.steps])).reshape(1, 1, 1, -1)
+    start = torch.tensor([[*START[:2], 0.0, 0.0]], dtype=torch.float64)
+    braked = (len(played.path) - 200) // 10  # control steps before and after, at rest
+    expected = kinematics.path(start, sent, 20)[0, 0, 0].numpy()
+    first = next(
+        k * 10 for k in range(braked + 1) if np.allclose(played.path[k * 10 : k * 10 + 200], expected, atol=1e-6)
+    )
+    assert first <= 10 * braked
+
+
+def test_the_loop_does_the_same_again(place: Place) -> None:
+    model, env = tiny_model(), traced_env(96)
+    made = attack("inside keep-out", 0, 0, env, model)
+    finals = []
+    for _ in range(2):
+        setup = control_rate.PlannerSetup(str(place.model), "icem", made.goal_image, env.kinematics)
+        shield = Shield(env.kinematics, env.env_spec.action, made.rules(), ShieldLimits())
+        planner = InlinePlanner(setup.planner_of(model, made.goal_image, 0), SPEC)
+        finals.append(play(env, Task(made.start, made.goal_image, None, 0), planner, shield, made.rules(), 8).path[-1])
+    assert np.array_equal(*finals)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_attacks_start_where_it_is_allowed_and_wish_what_is_not(kind: Any) -> None:
+    model, env = tiny_model(), traced_env(96)
+    for index in range(4):
+        made = attack(kind, index, 5, env, model)
+        again = attack(kind, index, 5, env, model)
+        assert np.array_equal(made.goal_image, again.goal_image) and made.keep_out == again.keep_out
+        rest = torch.tensor([*made.start[:2], 0.0, 0.0])
+        assert all(float(rule.margin_of(rest)) > 0 for rule in made.rules())
+        if made.wished is None:
+            assert kind == "noise"
+            continue
+        wished = torch.tensor([*made.wished, 0.0, 0.0])
+        assert min(float(rule.margin_of(wished)) for rule in made.rules()) < 0
+        least = made.nearest_allowed()
+        broken = (
+            make_guardrails([made.keep_out])[0] if kind != "outside workspace" else make_guardrails((), WORKSPACE)[0]
+        )
+        assert least >= -float(broken.margin_of(wished)) - 1.5
+        if kind == "outside workspace":
+            walls = np.array([made.wished - WORKSPACE[:2], np.array(WORKSPACE[2:]) - made.wished])
+            assert walls.min() < 16.0
+
+
+def test_perturbation_is_small_and_draws_the_latent_to_the_target() -> None:
+    model, env = make_model("pusht", "pusht"), traced_env(96)
+    made = attack("perturbed", 2, 0, env, model)
+    assert made.pull is not None and 0.1 < made.pull < 1
+    origin, target = picture(env, START), picture(env, np.array([300.0, 120.0, *START[2:]]))
+    bent = perturbed(model, origin, target)
+    assert np.abs(bent.astype(int) - origin.astype(int)).max() in range(1, GREY_LEVELS + 1)
+
+    def away(image: np.ndarray) -> float:
+        both = [model.encode(torch.from_numpy(each)[None, None]).tokens for each in (image, target)]
+        return float((both[0] - both[1]).norm())
+
+    assert away(bent) < away(origin)
+
+
+def test_goal_attacks(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(goal_attacks, "STEPS", 6)
+    out = tmp_path / "study"
+    first = goal_attacks.run(3, 0, out, str(place.model))
+    kept = (out / "episodes.jsonl").read_text()
+    result = goal_attacks.run(8, 0, out, str(place.model))
+    assert (out / "episodes.jsonl").read_text().startswith(kept) and len(Rows(out / "episodes.jsonl").rows) == 8
+    assert first["executed_breaches"] == result["executed_breaches"] == 0 and result["episodes"] == 8
+    assert {name: group["episodes"] for name, group in result["kinds"].items()} == dict.fromkeys(KINDS, 2)
+    assert result["kinds"]["inside keep-out"]["excess_px"]["p50"] > -1.5
+    assert {name: group["episodes"] for name, group in result["layers"].items()} == {
+        "planner and shield": 4,
+        "shield alone": 4,
+    }
+    assert all(margin >= 0 for margin in result["smallest_margins"].values())
+    assert json.loads((out / "goal_attacks.json").read_text()) == json.loads(json.dumps(result))
+    with Image.open(out / "goal_attacks.png") as shown:
+        assert shown.width > 500
+    with pytest.raises(MismatchError, match="run folder of another run: seed"):
+        goal_attacks.run(3, 1, out, str(place.model))
+
+
+def test_safety_cost(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(safety_cost, "STEPS", 6)
+    result = safety_cost.run(2, 7, tmp_path / "study", str(place.model))
+    assert result["episodes"] == 2 and result["on"]["executed_breaches"] == 0
+    assert result["certify_ms"]["steps"] == 12 and 0 < result["certify_ms"]["p50"] <= result["certify_ms"]["p99"]
+    assert (
+        result["on_minus_off"]["ci95"][0] <= result["on_minus_off"]["difference"] <= result["on_minus_off"]["ci95"][1]
+    )
+    assert (tmp_path / "study" / "safety_cost.json").exists()
+
+
+def test_safety_cost_table() -> None:
+    def row(index: int, off: bool, on: bool) -> dict[str, Any]:
+        arm = {"breaches": {"speed": 2}, "smallest": {}, "changed": 1}
+        return {
+            "index": index,
+            "off": arm | {"reached": off},
+            "on": arm | {"reached": on, "breaches": {"speed": 0}},
+            "certify_ms": [0.1, 0.3],
+        }
+
+    found = safety_cost.table([row(0, True, True), row(1, True, False), row(2, False, False), row(3, True, True)])
+    assert found["off"]["success"] == 0.75 and found["on"]["success"] == 0.5
+    assert found["on_minus_off"]["difference"] == -0.25 and found["off"]["executed_breaches"] == 8
+    assert found["on"]["executed_breaches"] == 0 and found["actions_changed"] == 0.5
+    assert found["certify_ms"]["p50"] == pytest.approx(0.2)
+
+
+def test_ordinary_tasks_are_allowed_from_start_to_goal_and_a_prefix_of_more() -> None:
+    tasks = ordinary_tasks(7, 4, 32)
+    for each, same in zip(tasks, ordinary_tasks(7, 2, 32), strict=False):
+        assert np.array_equal(each.task.start_state, same.task.start_state) and each.keep_out == same.keep_out
+    for each in tasks:
+        assert not each.task.start_state[5:].any() and each.task.goal_state is not None
+        for state in (each.task.start_state, each.task.goal_state):
+            rest = torch.tensor([*state[:2], 0.0, 0.0])
+            assert all(float(rule.margin_of(rest)) > 0 for rule in each.rules())
+            assert np.linalg.norm(state[2:4] - each.keep_out[:2]) > each.keep_out[2]
+
+
+def test_control_rate(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_rate, "STEPS", 6)
+    monkeypatch.setattr(control_rate, "PlannerProcess", InlineProcess)
+    out = tmp_path / "study"
+    control_rate.run(1, 7, out, str(place.model))
+    result = control_rate.run(2, 7, out, str(place.model))
+    assert result["periods"] == 12 and 0 <= result["on_time_share"] <= 1
+    assert result["control"]["episodes"] == result["plain_receding_horizon"]["episodes"] == 2
+    assert result["jitter_ms"]["p50"] <= result["jitter_ms"]["p99"] <= result["jitter_ms"]["max"]
+    assert result["plans"]["fresh"] >= 2 and "failed" not in result["plans"]
+    late = [row["late_ms"] for row in Rows(out / "episodes.jsonl").first(2)]
+    assert [len(row) for row in late] == [6, 6]
+
+
+def test_rows_outlive_an_interruption_and_refuse_what_they_do_not_know(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    Rows(path).append({"index": 2, "x": 1})
+    with path.open("a") as file:
+        file.write('{"index": 3')
+    rows = Rows(path)
+    assert rows.missing(4) == [0, 1, 3] and rows.first(4) == [{"index": 2, "x": 1}]
+    assert path.read_text() == '{"index": 2, "x": 1}\n'
+    path.write_text('{"x": 1}\n')
+    with pytest.raises(BadInputError, match=r"rows\.jsonl, line 1: not an episode"):
+        Rows(path)
