@@ -79,8 +79,9 @@ def refine(
         moved = (vectors[..., :latent] - anchors).square().mean()
         with torch.no_grad():
             copy = (vectors[:, history - 1 : history] - target).square().mean()
-        figures = {"prediction": prediction.detach(), "moved": moved.detach()}
-        return prediction + config.anchor * moved, figures | {"share_of_copy": prediction.detach() / copy}
+        found = prediction.detach()
+        figures: dict[str, float | Tensor] = {"prediction": found, "share_of_copy": found / copy}
+        return prediction + config.anchor * moved, figures | {"moved": moved.detach()}
 
     fit(module, loss, config.schedule, out, "refine")
     module.requires_grad_(False)

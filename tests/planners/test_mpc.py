@@ -64,6 +64,17 @@ def test_shifts_by_the_control_steps_that_have_passed(fill: Any, passed: int) ->
     assert torch.equal(solver.given, shifted(elites))
 
 
+def test_proposals_join_the_elites_cut_to_the_horizon() -> None:
+    solver, proposals = Recorder(FRAMESKIP), torch.rand(1, 3, HORIZON + 1, A, generator=seeded())
+    mpc = MPC(solver, HORIZON, 1, FRAMESKIP)
+    mpc.plan(quadratic(), generator=seeded(), proposals=proposals)
+    assert torch.equal(solver.given, proposals[:, :, :HORIZON])
+    elites = solver.found
+    mpc.plan(quadratic(), generator=seeded(), proposals=proposals)
+    assert solver.given.shape[1] == elites.shape[1] + 3
+    assert torch.equal(solver.given[:, -3:], proposals[:, :, :HORIZON])
+
+
 def test_nothing_is_left_after_more_control_steps_than_were_planned() -> None:
     solver = Recorder(FRAMESKIP)
     mpc = MPC(solver, HORIZON, 1, FRAMESKIP)

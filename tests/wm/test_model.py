@@ -185,3 +185,39 @@ def test_goal_scale_weights_the_read_out_of_the_robot(world_model: WorldModel) -
     assert scale.shape == (2, 4)
     assert (1 / scale.flatten() ** 2).tolist() == [1.0] * 4 + [0.25] * 4
     assert torch.equal(world_model.goal_scale(1.0), torch.ones(2, 4))
+
+
+@pytest.fixture
+def proposing(world_model: WorldModel) -> WorldModel:
+    """The same model with a proposal of three sequences of four latent steps."""
+    torch.manual_seed(3)
+    spec = replace(world_model.spec, proposals=3, reach=4)
+    actions = Moments(*world_model.action_moments)
+    return build_model(spec, world_model.encoder, actions, Moments(*world_model.proprio_moments))
+
+
+def test_a_model_without_proposal_proposes_nothing(world_model: WorldModel, frames: Frames) -> None:
+    seen = context(world_model, frames)
+    assert world_model.proposal is None and world_model.propose(seen, seen.tokens[:, 0], [1]) is None
+
+
+def test_proposals_are_raw_actions_that_end_in_standing_still(proposing: WorldModel, frames: Frames) -> None:
+    seen = context(proposing, frames, 2)
+    goal = seen.tokens[:, 0]
+    found = proposing.propose(seen, goal, [4, 2])
+    assert found is not None and proposing.proposal is not None and found.shape == (2, 6, 4, 10)
+    assert (found[:, 3:, 2:] == 0).all() and (found[:, 3:, :2] != 0).all() and (found[:, :3] != 0).all()
+    mean, std = torch.tensor([0.1, -0.2]).repeat(5), torch.tensor([0.5, 0.25]).repeat(5)
+    assert seen.proprio is not None
+    offset, scale = torch.tensor([250.0, 240.0, 1.0, -2.0]), torch.tensor([90.0, 80.0, 30.0, 40.0])
+    vectors = torch.cat([seen.tokens.flatten(2), (seen.proprio - offset) / scale], -1)
+    expected = proposing.proposal(vectors, goal.flatten(1), torch.tensor([4.0, 4.0])) * std + mean
+    torch.testing.assert_close(found[:, :3], expected)
+
+
+def test_the_proposal_travels_in_the_file(proposing: WorldModel, frames: Frames, tmp_path: Path) -> None:
+    proposing.save(tmp_path / "m.safetensors", {})
+    loaded, _ = load_model(tmp_path / "m.safetensors")
+    seen = context(proposing, frames)
+    mine, theirs = (m.propose(seen, seen.tokens[:, 0], [4, 3]) for m in (proposing, loaded))
+    assert mine is not None and theirs is not None and torch.equal(mine, theirs)
