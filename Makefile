@@ -10,12 +10,13 @@ PIP_FLAGS ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
+STUDY := OMP_NUM_THREADS=1 $(PY) -m wm.experiments.studies
 LOCKED := $(VENV)/.locked
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint format typecheck quick-bars bench model clean
+.PHONY: help setup demo test lint format typecheck quick-bars bench studies model clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,11 +52,26 @@ quick-bars: $(READY) ## Check that the shipped model still reaches its goals (20
 bench: $(READY) ## Measure speed; results go to bench/
 	$(VENV)/bin/wm bench --out bench
 
+mutants: $(READY) ## Delete the guards one at a time; each time a test must fail (hours; goes on where it was stopped)
+	OMP_NUM_THREADS=1 $(PY) -m tests.mutants.run
+
+# Three studies keep every finished episode and go on from there; the other two write one file at their end, and are
+# skipped once it is there. A fuzz that finds a breach fails, and its file keeps the name *.failed.json.
+studies: $(READY) ## Measure what docs/safety.md asks, at full size (hours); results go to studies/; again: goes on
+	mkdir -p studies
+	test -e studies/shield_fuzz.json || { \
+		$(STUDY).shield_fuzz --steps 1000000 --out studies/shield_fuzz.failed.json && \
+		mv studies/shield_fuzz.failed.json studies/shield_fuzz.json; }
+	test -e studies/stop_time.json || $(STUDY).stop_time --runs 200 --out studies/stop_time.json
+	$(STUDY).goal_attacks --episodes 1000 --out studies/goal_attacks
+	$(STUDY).safety_cost --episodes 200 --out studies/safety_cost
+	$(STUDY).control_rate --minutes 10 --out studies/control_rate
+
 model: $(READY) ## Make the shipped push-T model again from nothing: collect, pretrain, train
 	$(VENV)/bin/wm build --out runs/model
 
 clean: ## Remove what the targets made; .venv, data/ and runs/ stay
-	rm -rf build demo bench *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf build demo bench studies *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 $(PY):
