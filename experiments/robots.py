@@ -126,13 +126,15 @@ def at_rest(state: np.ndarray, spec: EnvSpec) -> np.ndarray:
 
 
 def bridged_rig(host: str, port: int) -> Rig:
-    """A robot behind a bridge; what is sent acts from its next control period on, up to one period later.
+    """A robot behind a bridge, late by two control periods at most.
+
+    A reading may be one period old when an action is certified with it, and the action acts up to one period later.
 
     Raises:
         RobotError: nobody answers, or not with a robot.
     """
     robot = BridgeRobot.at(host, port)
-    return Rig(robot, partial(BridgeStopper, host, port), 1.0 / robot.action_spec.control_hz)
+    return Rig(robot, partial(BridgeStopper, host, port), 2.0 / robot.action_spec.control_hz)
 
 
 def logged_spec(rig: Rig, env: EnvSpec) -> EnvSpec:

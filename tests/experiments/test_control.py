@@ -86,7 +86,7 @@ def test_another_run_goes_on_with_the_same_log_and_json_is_alone_on_stdout(place
     assert code == 0, err
     record = json.loads(out, parse_constant=lambda name: pytest.fail(f"not strict JSON: {name}"))
     assert record["state"] == "idle" and record["why"] == "the duration is over" and record["reached"] is True
-    assert record["periods"] == 4 and record["shield_limits"]["latency"] == 0.1
+    assert record["periods"] == 4 and record["shield_limits"]["latency"] == 0.2
     assert record["log"] == {"path": str(place.log), "episodes": 2}
     assert list(EpisodeStore(place.log).lengths) == [2, 3] and len(lines(place.log, "run")) == 2
     assert "0.4 s idle" in err
@@ -127,7 +127,7 @@ def test_robot_behind_a_bridge(place: Place, run: Run, monkeypatch: pytest.Monke
         code, out, err = run("--json", robot=f"tcp:{host}:{port}", log=place.log, duration=0.6)
         assert code == 0, err
         record = json.loads(out)
-        assert record["state"] == "idle" and record["reached"] is None and record["shield_limits"]["latency"] == 0.1
+        assert record["state"] == "idle" and record["reached"] is None and record["shield_limits"]["latency"] == 0.2
         refused(
             run(robot=f"tcp:{host}:{port}", keep_out="100,120,99"), r"guardrail 'keep_out': the start .* breaks it by"
         )
