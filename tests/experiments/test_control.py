@@ -86,7 +86,7 @@ def test_another_run_goes_on_with_the_same_log_and_json_is_alone_on_stdout(place
     assert code == 0, err
     record = json.loads(out, parse_constant=lambda name: pytest.fail(f"not strict JSON: {name}"))
     assert record["state"] == "idle" and record["why"] == "the duration is over" and record["reached"] is True
-    assert record["periods"] == 4 and record["shield_limits"]["latency"] == 0.2
+    assert record["periods"] == 4 and record["shield_limits"]["latency"] == 0.1
     assert record["log"] == {"path": str(place.log), "episodes": 2}
     assert list(EpisodeStore(place.log).lengths) == [2, 3] and len(lines(place.log, "run")) == 2
     assert "0.4 s idle" in err
