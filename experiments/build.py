@@ -12,6 +12,7 @@ from rich.console import Console
 
 from wm.datasets.reader import EpisodeStore
 from wm.decoder import DECODER_FILE, model_fingerprint, save_decoder, train_decoder
+from wm.errors import UnknownNameError
 from wm.experiments import collect, pretrain, refine, train
 from wm.experiments.assemble import ASSETS
 from wm.experiments.logs import load_frames
@@ -86,7 +87,7 @@ def build(env: str, out: Path, recipe: Recipe, workers: int) -> Path:
 def _config(steps: int, seed: int, episodes: int | None) -> TrainConfig:
     config = TrainConfig(episodes=episodes)
     config = config if episodes is None else replace(config, proposals=0)  # a draft plans nothing
-    return replace(config, predictor=replace(config.predictor, steps=steps, seed=seed))
+    return train.scheduled(config, steps, seed)
 
 
 def decode(data: Path, model_path: Path, recipe: Recipe) -> None:
@@ -116,6 +117,8 @@ def main(
     ship: Annotated[bool, typer.Option(help="Also install the result as the shipped model.")] = False,
 ) -> None:
     """Make a shipped model again from nothing: collect, pretrain, refine, train, decoder."""
+    if env not in SHIPPED:
+        raise UnknownNameError("environment", env, SHIPPED)
     folder = build(env, out, SHIPPED[env], workers)
     print(f"{folder}: built; `wm eval --model {folder / 'model.safetensors'}` measures it.")
     if ship:

@@ -20,6 +20,7 @@ from wm.datasets.schema import DatasetSpec
 from wm.datasets.writer import EpisodeWriter
 from wm.errors import BadInputError, UnknownNameError
 from wm.experiments.assemble import make_env
+from wm.experiments.run_folder import at_least
 
 POLICIES: dict[str, Callable[[int], Policy]] = {"pusht": BlockSeekingPolicy}
 """Environment to the policy that collects its logs."""
@@ -35,6 +36,7 @@ def collect(env: str, episodes: int, out: Path, *, steps: int, seed: int, worker
     """
     if env not in POLICIES:
         raise UnknownNameError("environment", env, POLICIES)
+    at_least(0, seed=seed)
     if episodes < 1 or steps < 1 or workers < 0:
         raise BadInputError(
             f"collect: expected episodes, steps >= 1, workers >= 0, came {episodes}, {steps}, {workers}."

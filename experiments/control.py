@@ -203,12 +203,12 @@ def main(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the search, and of a simulated start without a file.")] = None,
     keep_out: Annotated[
-        list[str] | None, typer.Option(metavar="X,Y,R", help="Forbidden disc [px]; may be repeated.")
+        list[str] | None, typer.Option(metavar="X,Y,R", help="Forbidden disc (px); may be repeated.")
     ] = None,
     workspace: Annotated[
-        str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="Box that the whole pusher stays in [px].")
+        str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="Box that the whole pusher stays in (px).")
     ] = None,
-    max_speed: Annotated[float | None, typer.Option(help="Speed limit of the pusher [px/s].")] = None,
+    max_speed: Annotated[float | None, typer.Option(help="Speed limit of the pusher (px/s).")] = None,
     duration: Annotated[float, typer.Option(help="Seconds.")] = 30.0,
     until_reached: Annotated[bool, typer.Option("--until-reached", help="End when the simulator finds it so.")] = False,
     log: Annotated[Path | None, typer.Option(help="Episode store for what happened; one that exists goes on.")] = None,

@@ -29,7 +29,8 @@ ROBOT_WEIGHT = 3.0
 """Weight of the read-out of the robot's own place in the goal distance, the rest of the latent having 1."""
 
 PROPOSAL_ENDS = 3
-"""The model proposes action sequences for so many times of arrival: the end of the horizon, and the steps before it."""
+"""The model proposes action sequences for so many times of arrival: the full horizon's end, and the steps before it.
+Where the budget cuts the horizon, their beginnings are used."""
 
 PROPOSAL_COPIES, PROPOSAL_NOISE = 2, 0.1
 """Copies of each proposed sequence with white noise, and the noise's standard deviation [raw action units]."""
@@ -211,7 +212,7 @@ class LatentPlanner(PlanningController):
         self.model, self.kinematics, self.goal = model, kinematics, goal.tokens[:, 0]
 
     def proposals(self) -> Tensor | None:
-        """The model's proposal for the goal, each sequence also with small noise."""
+        """The model's proposal for the goal, each sequence also with small noise; cut where the horizon is shorter."""
         horizon = self.mpc.horizon
         steps = range(min(horizon, self.model.spec.reach), 0, -1)[:PROPOSAL_ENDS]
         found = self.model.propose(self.context(), self.goal, steps)

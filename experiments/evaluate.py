@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import sys
 from collections.abc import Sequence
@@ -20,15 +21,16 @@ import wm
 from wm.checkpoint import load_tensors
 from wm.encoders.base import fingerprint
 from wm.errors import BadInputError
-from wm.experiments.assemble import MODELS
+from wm.experiments.assemble import ARENA, MODELS
 from wm.experiments.atomic import write_files, write_json
 from wm.experiments.contact_sheet import failures_png, summary_png
-from wm.experiments.episode import EARLIER_WEIGHT, ROBOT_WEIGHT, Task
+from wm.experiments.episode import EARLIER_WEIGHT, PROPOSAL_COPIES, PROPOSAL_ENDS, PROPOSAL_NOISE, ROBOT_WEIGHT, Task
 from wm.experiments.episode_log import EpisodeLog, Record
 from wm.experiments.goals import sample_tasks
 from wm.experiments.metrics import goals, rates, timings, violations
 from wm.experiments.oracle import PUSHER_SCALE
 from wm.experiments.play import ActorName, Player, Setting, play_all
+from wm.experiments.run_folder import at_least
 from wm.planners.mpc import MPC
 
 
@@ -60,10 +62,10 @@ def evaluate(
         BadInputError: a number is out of its range, or ``out`` cannot be written or holds another evaluation.
         WmError: model, planner or environment, see `Player`.
     """
-    _at_least(1, episodes=episodes, budget_steps=setting.budget_steps, goal_offset=goal_offset, workers=workers)
-    _at_least(0, oracle_episodes=oracle_episodes, seed=seed)
-    if setting.deadline_ms is not None and not setting.deadline_ms > 0:
-        raise BadInputError(f"deadline-ms: expected > 0, came {setting.deadline_ms}.")
+    at_least(1, episodes=episodes, budget_steps=setting.budget_steps, goal_offset=goal_offset, workers=workers)
+    at_least(0, oracle_episodes=oracle_episodes, seed=seed)
+    if setting.deadline_ms is not None and not 0 < setting.deadline_ms < math.inf:
+        raise BadInputError(f"deadline-ms: expected a finite number > 0, came {setting.deadline_ms}.")
     player = Player(setting)
     config = _config(setting, player, goal_offset, seed, workers)
     logs = _open(out, config)
@@ -84,12 +86,6 @@ def evaluate(
     return metrics
 
 
-def _at_least(least: int, **numbers: int) -> None:
-    for name, value in numbers.items():
-        if value < least:
-            raise BadInputError(f"{name.replace('_', '-')}: expected >= {least}, came {value}.")
-
-
 def _config(setting: Setting, player: Player, goal_offset: int, seed: int, workers: int) -> dict[str, Any]:
     """Everything that has to be the same for two runs' episodes to be put together."""
     path = MODELS.get(setting.model, Path(setting.model))
@@ -101,7 +97,7 @@ def _config(setting: Setting, player: Player, goal_offset: int, seed: int, worke
             "provenance": load_tensors(path)[1]["provenance"],
         },
         "planner": {"name": setting.planner} | planner_settings(player.mpc),
-        "guardrails": [rule.name for rule in player.guardrails],
+        "guardrails": {"workspace": list(ARENA)},
         "goal_offset": goal_offset,
         "budget_steps": setting.budget_steps,
         "deadline_ms": setting.deadline_ms,
@@ -124,7 +120,9 @@ def planner_settings(mpc: MPC) -> dict[str, Any]:
     """Settings of the solver, of the receding horizon and of the goal distance."""
     solver = {key: value for key, value in vars(mpc.solver).items() if isinstance(value, (int, float, str))}
     receding = {"horizon": mpc.horizon, "execute": mpc.execute, "frameskip": mpc.frameskip, "fill": mpc.fill}
-    return receding | {"earlier_weight": EARLIER_WEIGHT, "robot_weight": ROBOT_WEIGHT, "solver": solver}
+    weights = {"earlier_weight": EARLIER_WEIGHT, "robot_weight": ROBOT_WEIGHT}
+    proposals = {"ends": PROPOSAL_ENDS, "copies": PROPOSAL_COPIES, "noise": PROPOSAL_NOISE}
+    return receding | weights | {"proposals": proposals, "solver": solver}
 
 
 def _open(out: Path, config: dict[str, Any]) -> dict[ActorName, EpisodeLog]:
@@ -226,7 +224,7 @@ def main(
     if min_success is not None and not 0 <= min_success <= 1:
         raise BadInputError(f"min-success: expected 0 to 1, came {min_success}.")
     if threads is not None:
-        _at_least(1, threads=threads)
+        at_least(1, threads=threads)
         torch.set_num_threads(threads)
     setting = Setting(env, model, planner, budget_steps, deadline_ms, torch.get_num_threads())
     metrics = evaluate(

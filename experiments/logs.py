@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
@@ -24,6 +25,12 @@ def load_frames(store: EpisodeStore, episodes: int) -> np.ndarray:
         for episode in progress.track(range(episodes), description="read frames"):
             frames[offsets[episode] : offsets[episode + 1]] = store.frames(episode)
     return frames
+
+
+def random_rows(windows: LogWindows, count: int) -> Tensor:
+    """Random observation rows ``(count,)`` of the windows' own episodes."""
+    episodes, starts = windows.sampler.sample(np.random.default_rng(0), count)
+    return torch.from_numpy(windows.sampler.observation_index(episodes, starts)[:, 0])
 
 
 def log_windows(

@@ -168,12 +168,12 @@ def main(
     budget_steps: Annotated[int, typer.Option(help="Control steps that may be taken.")] = 50,
     deadline_ms: Annotated[float | None, typer.Option(help="For each search; results then vary with speed.")] = None,
     keep_out: Annotated[
-        list[str] | None, typer.Option(metavar="X,Y,R", help="Forbidden disc [px]; may be repeated.")
+        list[str] | None, typer.Option(metavar="X,Y,R", help="Forbidden disc (px); may be repeated.")
     ] = None,
     workspace: Annotated[
-        str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="Box that the whole pusher stays in [px].")
+        str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="Box that the whole pusher stays in (px).")
     ] = None,
-    max_speed: Annotated[float | None, typer.Option(help="Speed limit of the pusher [px/s].")] = None,
+    max_speed: Annotated[float | None, typer.Option(help="Speed limit of the pusher (px/s).")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("plan"),
     json: Annotated[bool, typer.Option("--json", help="Print plan.json, and nothing else, to stdout.")] = False,
 ) -> None:

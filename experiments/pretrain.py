@@ -14,7 +14,7 @@ from wm.datasets.reader import EpisodeStore
 from wm.encoders.registry import build_encoder, save_encoder
 from wm.errors import BadInputError
 from wm.experiments.logs import load_frames, log_windows
-from wm.experiments.run_folder import claim
+from wm.experiments.run_folder import at_least, claim
 from wm.fit import FitConfig
 from wm.pretrain import PretrainConfig, pretrain
 
@@ -30,6 +30,8 @@ def run(data: Path, out: Path, *, encoder: str, width: int, episodes: int, steps
         MismatchError: `out` holds a run of another configuration.
         BadInputError: pictures of another size than the encoder's.
     """
+    at_least(0, seed=seed)
+    at_least(1, width=width, episodes=episodes, steps=steps, batch=batch)
     torch.manual_seed(seed)
     model = build_encoder(encoder, width)
     store = EpisodeStore(data)

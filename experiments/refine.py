@@ -14,9 +14,9 @@ from torch import Tensor
 import wm
 from wm.datasets.reader import EpisodeStore
 from wm.encoders.base import fingerprint
-from wm.experiments.logs import load_frames, log_windows
-from wm.experiments.run_folder import claim
-from wm.model import WorldModel, load_model
+from wm.experiments.logs import load_frames, log_windows, random_rows
+from wm.experiments.run_folder import at_least, claim
+from wm.model import BANK, WorldModel, load_model
 from wm.refine import RefineConfig, refine
 from wm.specs import require_equal
 from wm.train import states_of
@@ -27,23 +27,26 @@ def run(data: Path, model_path: Path, out: Path, config: RefineConfig, episodes:
 
     Raises:
         StoreError, CheckpointError: data or model cannot be read.
+        BadInputError: a number is out of its range.
         MismatchError: the model is of another world than the data, or `out` holds another run.
     """
+    at_least(1, episodes=episodes, steps=config.schedule.steps)
+    at_least(0, seed=config.schedule.seed)
     store, (model, provenance) = EpisodeStore(data), load_model(model_path)
     require_equal("model of another world than the data", store.spec.env, model.spec.env, model_path)
     episodes = min(episodes, len(store))
     claim(out, asdict(config) | {"data": store.fingerprint(), "model": fingerprint(model), "episodes": episodes})
     frames = load_frames(store, episodes)
     states = frame_states(model, frames)
-    windows, _ = log_windows(
+    windows, held_out = log_windows(
         store, frames, history=model.spec.history, horizon=config.horizon, frameskip=model.spec.frameskip,
         episodes=episodes,
     )  # fmt: skip
     torch.manual_seed(config.schedule.seed)
     refine(model.encoder, model.joint, windows, states, config, out)
-    model.spec = replace(model.spec, encoder=model.encoder.spec())
+    model.spec, model.proposal = replace(model.spec, encoder=model.encoder.spec(), proposals=0), None
     states = frame_states(model, frames)
-    model.remember(states, states)
+    model.remember(states[random_rows(windows, BANK * 4)], states[random_rows(held_out, 8192)])
     recipe = {"command": "wm refine", "data": store.spec.recipe, "episodes": episodes, "anchor": config.anchor}
     recipe |= {"steps": config.schedule.steps, "batch": config.schedule.batch, "seed": config.schedule.seed}
     path = out / "model.safetensors"

@@ -22,14 +22,14 @@ from wm.encoders.base import Encoder, fingerprint
 from wm.encoders.registry import load_encoder
 from wm.errors import BadInputError
 from wm.experiments.atomic import write_json
-from wm.experiments.logs import log_windows
+from wm.experiments.logs import log_windows, random_rows
 from wm.experiments.report.training import training_report
-from wm.experiments.run_folder import claim
+from wm.experiments.run_folder import at_least, claim
 from wm.logs import LogWindows
 from wm.model import BANK, WorldModel, build_joint, build_model, load_model
 from wm.probe import LinearProbe, error_by_horizon
 from wm.proposal import train_proposal
-from wm.specs import ModelSpec
+from wm.specs import ModelSpec, require_equal
 from wm.state_head import StateHead
 from wm.train import TrainConfig, states_of, train_head, train_predictor
 
@@ -49,11 +49,22 @@ def run(data: Path, encoder_path: Path, out: Path, config: TrainConfig, seed: in
 
     Raises:
         StoreError, CheckpointError: data or encoder cannot be read.
-        MismatchError: `out` or the feature cache belongs to something else.
+        BadInputError: a number is out of its range.
+        MismatchError: a model of another world or of other sizes; `out` or the feature cache belongs to something else.
     """
-    store, (encoder, learned) = EpisodeStore(data), _base(encoder_path)
+    sizes = {"width": config.width, "hidden": config.hidden, "depth": config.depth, "steps": config.predictor.steps}
+    at_least(1, episodes=config.episodes, **sizes)
+    at_least(0, seed=seed)
+    store = EpisodeStore(data)
+    encoder, base = _base(encoder_path)
     if len(store) < 20:
         raise BadInputError(f"{data}: expected at least 20 episodes to train on, came {len(store)}.")
+    width = config.width + (0 if store.spec.env.proprio is None else store.spec.env.proprio.width)
+    learned = None if base is None else base.joint.head
+    if base is not None:
+        require_equal("model of another world than the data", store.spec.env, base.spec.env, encoder_path)
+        wanted, came = (config.tokens, width), (base.spec.tokens, base.spec.width)
+        require_equal("tokens and width (proprioception included) of the refined head", wanted, came, encoder_path)
     made_of = {"seed": seed, "data": store.fingerprint(), "encoder": encoder.spec().to_json()}
     claim(out, asdict(config) | made_of | {"head": "fitted" if learned is None else fingerprint(learned)})
     torch.manual_seed(seed)
@@ -63,7 +74,7 @@ def run(data: Path, encoder_path: Path, out: Path, config: TrainConfig, seed: in
         frameskip=config.frameskip,
         history=config.history,
         tokens=config.tokens,
-        width=config.width + (0 if store.spec.env.proprio is None else store.spec.env.proprio.width),
+        width=width,
         hidden=config.hidden,
         depth=config.depth,
         proposals=config.proposals,
@@ -88,7 +99,7 @@ def run(data: Path, encoder_path: Path, out: Path, config: TrainConfig, seed: in
         train_proposal(model.proposal, windows, config.history, config.proposal, out)
         model.proposal.requires_grad_(False)
     _, held_out = log_windows(store, states, horizon=REPORT_HORIZON, **cuts)
-    model.remember(states[_rows(windows, BANK * 4)], states[_rows(held_out, 8192)])
+    model.remember(states[random_rows(windows, BANK * 4)], states[random_rows(held_out, 8192)])
     path = out / "model.safetensors"
     model.save(path, _provenance(store, encoder_path, config, seed))
     report = held_out_report(model, windows, held_out, states, store.all_state()[: len(states)])
@@ -97,12 +108,12 @@ def run(data: Path, encoder_path: Path, out: Path, config: TrainConfig, seed: in
     return path
 
 
-def _base(path: Path) -> tuple[Encoder, StateHead | None]:
-    """A frozen encoder, and the head that was learned with it where there is one."""
+def _base(path: Path) -> tuple[Encoder, WorldModel | None]:
+    """A frozen encoder, and the refined model that it is part of where it is one."""
     if load_tensors(path)[1].get("kind") != "world-model":
         return load_encoder(path), None
     model, _ = load_model(path)
-    return model.encoder, model.joint.head
+    return model.encoder, model
 
 
 def held_out_report(
@@ -112,7 +123,7 @@ def held_out_report(
     error, copy = error_by_horizon(model.joint, held_out, model.spec.tokens * model.spec.width)
     names = [*model.spec.env.state_names[:4], "cos(angle)", "sin(angle)"]
     targets = torch.from_numpy(_probe_targets(truth)).float()
-    rows, test = _rows(train, PROBE_FRAMES), _rows(held_out, PROBE_FRAMES)
+    rows, test = random_rows(train, PROBE_FRAMES), random_rows(held_out, PROBE_FRAMES)
     score, rmse = LinearProbe(states[rows], targets[rows]).score(states[test], targets[test])
     return {
         "latent_steps": list(range(1, len(error) + 1)),
@@ -155,12 +166,6 @@ def _table(store: EpisodeStore, coding: Coding, folder: Path, title: str, episod
         return feature_table(store, coding, folder, episodes=episodes, progress=advance)
 
 
-def _rows(windows: LogWindows, count: int) -> Tensor:
-    """Random observation rows of the windows' own episodes."""
-    episodes, starts = windows.sampler.sample(np.random.default_rng(0), count)
-    return torch.from_numpy(windows.sampler.observation_index(episodes, starts)[:, 0])
-
-
 def _probe_targets(state: np.ndarray) -> np.ndarray:
     """Positions in px; cosine and sine of the angle."""
     return np.concatenate([state[:, :4], np.cos(state[:, 4:5]), np.sin(state[:, 4:5])], axis=1)
@@ -171,11 +176,18 @@ def _provenance(store: EpisodeStore, encoder_path: Path, config: TrainConfig, se
         "command": "wm train",
         "seed": seed,
         "data": store.spec.recipe | {"episodes": len(store), "fingerprint": store.fingerprint()},
-        "encoder": encoder_path.name,
+        "encoder": load_tensors(encoder_path)[1].get("provenance"),
         "predictor_steps": config.predictor.steps,
+        "proposal_steps": config.proposal.steps if config.proposals else 0,
         "wm": wm.__version__,
         "torch": torch.__version__,
     }
+
+
+def scheduled(config: TrainConfig, steps: int, seed: int) -> TrainConfig:
+    """The same with other predictor steps, and one seed everywhere."""
+    predictor, proposal = replace(config.predictor, steps=steps, seed=seed), replace(config.proposal, seed=seed)
+    return replace(config, predictor=predictor, proposal=proposal)
 
 
 def main(
@@ -191,6 +203,6 @@ def main(
 ) -> None:
     """Train a world model on a store's logs, on top of a frozen encoder."""
     config = TrainConfig(width=width, hidden=hidden, depth=depth, episodes=episodes)
-    config = replace(config, predictor=replace(config.predictor, steps=steps, seed=seed))
+    config = scheduled(config, steps, seed)
     path = run(data, encoder, out, config, seed)
     print(f"{path}: trained; report in {out / 'report.json'} and {out / 'report.png'}")

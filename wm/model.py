@@ -221,12 +221,21 @@ def load_model(path: Path) -> tuple[WorldModel, dict[str, object]]:
     tensors, header = load_tensors(path)
     if header.get("kind") != "world-model":
         raise CheckpointError(f"{path}: expected a world model, came '{header.get('kind')}'.")
-    spec = ModelSpec.from_json(header["spec"])
+    try:
+        model, provenance = _blank_model(ModelSpec.from_json(header["spec"])), dict(header["provenance"])
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise CheckpointError(
+            f"{path}: expected the specification of a world model, it cannot be read ({reason})."
+        ) from error
+    load_weights(model, tensors, path)
+    require_equal("encoder fingerprint", model.spec.encoder.fingerprint, model.encoder.spec().fingerprint, path)
+    return model, provenance
+
+
+def _blank_model(spec: ModelSpec) -> WorldModel:
     encoder = build_encoder(spec.encoder.name, spec.encoder.width)
     width = 0 if spec.env.proprio is None else spec.env.proprio.width
     blank = Moments(torch.zeros(spec.env.action.width), torch.ones(spec.env.action.width))
     proprio = None if spec.env.proprio is None else Moments(torch.zeros(width), torch.ones(width))
-    model = WorldModel(spec, encoder, build_joint(spec), build_proposal(spec), blank, proprio)
-    load_weights(model, tensors, path)
-    require_equal("encoder fingerprint", spec.encoder.fingerprint, encoder.spec().fingerprint, path)
-    return model, dict(header["provenance"])
+    return WorldModel(spec, encoder, build_joint(spec), build_proposal(spec), blank, proprio)

@@ -17,7 +17,7 @@ _SQUARE_WITHIN = 0.02  # difference of the sides, as a share of the longer one
 _WIDE_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
-def read_goal_picture(path: Path, size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
+def read_goal_picture(path: Path | str, size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
     """A goal picture of any program as the frame that an encoder takes.
 
     PNG, JPEG, BMP, WebP, TIFF, … with 16 to 8192 px a side; RGB, RGBA (composited on white), greyscale of 8 or 16 bits,
@@ -34,6 +34,7 @@ def read_goal_picture(path: Path, size: int) -> UInt8[np.ndarray, "{size} {size}
         BadInputError: there is no such file, it is not a picture, is truncated, moves, is not square within 2 %, is too
             small or too large, or has numbers that are not colours.
     """
+    path = Path(path)
     if path.is_dir():
         raise BadInputError(f"goal picture {path}: expected a picture file, came a folder.")
     if not path.exists():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +198,8 @@ def test_bad_input_is_refused_before_anything_is_written(model: Path, tmp_path: 
         ({"model": str(other)}, {}, MismatchError, "model of another environment: .*expected pusht, came chips"),
         ({"model": str(absolute)}, {}, MismatchError, "model of another robot"),
         ({"budget_steps": 0}, {}, BadInputError, "budget-steps: expected >= 1, came 0"),
-        ({"deadline_ms": -1.0}, {}, BadInputError, "deadline-ms: expected > 0, came -1.0"),
+        ({"deadline_ms": -1.0}, {}, BadInputError, "deadline-ms: expected a finite number > 0, came -1.0"),
+        ({"deadline_ms": math.inf}, {}, BadInputError, "deadline-ms: expected a finite number > 0, came inf"),
         ({}, {"episodes": 0}, BadInputError, "episodes: expected >= 1, came 0"),
         ({}, {"goal_offset": 0}, BadInputError, "goal-offset: expected >= 1, came 0"),
         ({}, {"seed": -1}, BadInputError, "seed: expected >= 0, came -1"),

@@ -20,15 +20,18 @@ from wm.checkpoint import load_tensors
 from wm.datasets.reader import EpisodeStore
 from wm.encoders.registry import load_encoder
 from wm.errors import BadInputError, MismatchError, StoreError, UnknownNameError
-from wm.experiments import collect, logs, pretrain, train
+from wm.experiments import build, collect, logs, pretrain, refine, train
 from wm.experiments.run_folder import claim
 from wm.fit import FitConfig
 from wm.model import load_model
+from wm.refine import RefineConfig
 from wm.train import TrainConfig
 
 EPISODES, STEPS = 22, 60
 FIT = FitConfig(steps=40, batch=32, learning_rate=3e-3, warmup=5, log_every=5, checkpoint_every=10)
-CONFIG = TrainConfig(width=12, hidden=32, depth=1, pairs=3000, components=60, predictor=replace(FIT, steps=80))
+CONFIG = TrainConfig(
+    width=12, hidden=32, depth=1, pairs=3000, components=60, predictor=replace(FIT, steps=80), proposal=FIT
+)
 
 
 def invoke(main: Callable[..., None], *arguments: object) -> Result:
@@ -250,3 +253,41 @@ def test_a_run_folder_belongs_to_one_configuration(tmp_path: Path) -> None:
     (out / "config.json").write_text("{")
     with pytest.raises(BadInputError, match="config.json: expected the configuration of a run, it cannot be read"):
         claim(out, {"steps": 3})
+
+
+def test_numbers_out_of_range_are_refused_before_anything_is_written(made: Made, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    settings = RefineConfig(schedule=FIT)
+    with pytest.raises(BadInputError, match="episodes: expected >= 1, came -5"):
+        refine.run(made.data, made.model, out, settings, -5)
+    with pytest.raises(BadInputError, match="episodes: expected >= 1, came 0"):
+        train.run(made.data, made.encoder, out, replace(CONFIG, episodes=0), 0)
+    with pytest.raises(BadInputError, match="seed: expected >= 0, came -1"):
+        train.run(made.data, made.encoder, out, CONFIG, -1)
+    with pytest.raises(BadInputError, match="seed: expected >= 0, came -1"):
+        collect.collect("pusht", 1, out, steps=5, seed=-1, workers=0, image_size=32)
+    with pytest.raises(UnknownNameError, match="unknown environment 'foo'"):
+        build.main(out, env="foo")
+    assert not out.exists()
+
+
+def test_training_on_a_model_of_other_sizes_or_another_world_is_refused(made: Made, tmp_path: Path) -> None:
+    with pytest.raises(MismatchError, match=r"refined head in .*: expected \(1, 24\), came \(1, 16\)"):
+        train.run(made.data, made.model, tmp_path / "out", replace(CONFIG, width=20), 0)
+    model, _ = load_model(made.model)
+    model.spec = replace(model.spec, env=replace(model.spec.env, env="chips"))
+    model.save(tmp_path / "chips.safetensors", {})
+    with pytest.raises(MismatchError, match="model of another world than the data"):
+        train.run(made.data, tmp_path / "chips.safetensors", tmp_path / "out", CONFIG, 0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_refined_model_is_trained_on_with_its_own_head(made: Made, tmp_path: Path) -> None:
+    schedule = replace(FIT, steps=2, batch=4)
+    refined = refine.run(made.data, made.model, tmp_path / "refined", RefineConfig(schedule=schedule), 22)
+    spec = load_model(refined)[0].spec
+    assert spec.proposals == 0 and spec.encoder != load_encoder(made.encoder).spec()
+    path = train.run(made.data, refined, tmp_path / "model", replace(CONFIG, predictor=schedule, proposal=schedule), 0)
+    model, provenance = load_model(path)
+    assert model.spec.encoder == spec.encoder and model.spec.proposals == CONFIG.proposals
+    assert provenance["encoder"]["command"] == "wm refine"  # type: ignore[index]

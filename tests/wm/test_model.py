@@ -221,3 +221,23 @@ def test_the_proposal_travels_in_the_file(proposing: WorldModel, frames: Frames,
     seen = context(proposing, frames)
     mine, theirs = (m.propose(seen, seen.tokens[:, 0], [4, 3]) for m in (proposing, loaded))
     assert mine is not None and theirs is not None and torch.equal(mine, theirs)
+
+
+def test_a_file_with_broken_numbers_or_a_broken_specification_is_refused(
+    world_model: WorldModel, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.safetensors"
+    world_model.save(path, {})
+    tensors, header = load_tensors(path)
+    name = "joint.predictor.out.bias"
+    save_tensors(path, tensors | {name: torch.full_like(tensors[name], torch.nan)}, header)
+    with pytest.raises(CheckpointError, match=f"expected finite numbers, came NaN or infinity in {name}"):
+        load_model(path)
+    for broken in ({"spec": header["spec"] | {"hidden": "5"}}, {"spec": header["spec"] | {"env": 3}}):
+        save_tensors(path, tensors, header | broken)
+        with pytest.raises(CheckpointError, match="expected the specification of a world model, it cannot be read"):
+            load_model(path)
+    del header["spec"]
+    save_tensors(path, tensors, header)
+    with pytest.raises(CheckpointError, match="expected the specification of a world model.*KeyError: 'spec'"):
+        load_model(path)
