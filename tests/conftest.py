@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def _check_shapes() -> None:
 
 _check_shapes()
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with Ctrl-C ignored
 hypothesis.settings.register_profile("wm", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("wm")
 

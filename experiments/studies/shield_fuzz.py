@@ -106,7 +106,8 @@ class Tally:
         self.breaches += int((np.abs(sent) > 1).any(1).sum())
         if scene.max_rate is not None:
             change = np.abs(np.diff(sent, axis=0)).max(1)
-            free = np.array(["stop" not in answer.kind for answer in answers])
+            # The action zero is the stop, whoever asked for it, and a stop is exempt from the rate.
+            free = np.array(["stop" not in answer.kind and bool(answer.action.any()) for answer in answers])
             self.breaches += int((change[free] > scene.max_rate + 1e-6).sum())
 
     def to_json(self) -> dict[str, object]:
