@@ -216,7 +216,7 @@ def main(
     latency_ms: Annotated[
         float | None,
         typer.Option(
-            help="Longest time until an action acts, certified for (and simulated); default 0, tcp: 1 period."
+            help="Longest time until an action acts, certified for (and simulated); default 0, tcp: 2 periods."
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the run as JSON, and nothing else, to stdout.")] = False,

@@ -50,7 +50,7 @@ class ControlRequest:
         keep_out, workspace, max_speed: As `make_guardrails`.
         duration_s: Seconds, > 0.
         latency_ms: Longest time until an action begins to act [ms]; a simulated robot is made that late. None: none in
-            a simulation, one control period behind a bridge.
+            a simulation, two control periods behind a bridge.
         log: Folder of the episode store, or None.
         until_reached: End when the simulator finds the goal reached.
     """

@@ -65,7 +65,7 @@ def load_weights(module: nn.Module, tensors: dict[str, Tensor], where: object) -
     """Put tensors into a module, names and shapes exactly.
 
     Raises:
-        CheckpointError: names the missing, unknown or misshapen tensors, or those with NaN or infinity in them.
+        CheckpointError: names the missing, unknown or misshapen tensors.
     """
     wanted = {k: tuple(v.shape) for k, v in module.state_dict().items()}
     came = {k: tuple(v.shape) for k, v in tensors.items()}
@@ -74,10 +74,18 @@ def load_weights(module: nn.Module, tensors: dict[str, Tensor], where: object) -
         unknown = sorted(set(came) - set(wanted))
         shapes = [f"{k}: expected {wanted[k]}, came {came[k]}" for k in wanted if k in came and wanted[k] != came[k]]
         raise CheckpointError(f"{where}: missing {missing}, unknown {unknown}, misshapen {shapes}.")
+    module.load_state_dict(tensors)
+
+
+def require_finite(tensors: dict[str, Tensor], where: object) -> None:
+    """Refuse weights that are no numbers.
+
+    Raises:
+        CheckpointError: names the tensors with NaN or infinity in them.
+    """
     broken = sorted(k for k, v in tensors.items() if v.is_floating_point() and not bool(torch.isfinite(v).all()))
     if broken:
         raise CheckpointError(f"{where}: expected finite numbers, came NaN or infinity in {', '.join(broken)}.")
-    module.load_state_dict(tensors)
 
 
 def save_training(path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, config: Any, step: int) -> None:

@@ -25,9 +25,8 @@ from torch import Tensor
 
 from wm.errors import BadInputError
 from wm.joint import JointModel
-from wm.logs import LogWindows
+from wm.logs import LogWindows, window_states
 from wm.rollout import rollout
-from wm.train import window_states
 
 _DRAWS = 2**15
 """Windows drawn, of which the first of each episode is kept."""

@@ -103,3 +103,22 @@ class LogWindows:
             proprio = self.proprio_moments.normalise(torch.from_numpy(self.log.proprio[rows]))
         actions = self.action_moments.normalise(torch.from_numpy(self.log.actions[steps])).flatten(2)
         return Batch(observations, proprio, actions)
+
+
+ALONE = 0.15
+"""Share of windows whose context is the last frame repeated: what a controller has at an episode's first step."""
+
+
+def window_states(windows: LogWindows, episodes: np.ndarray, starts: np.ndarray) -> tuple[Tensor, Tensor]:
+    """State vectors ``(n, T, X)`` and normalised actions ``(n, T - 1, A)`` of windows of a table of states."""
+    batch = windows.cut(episodes, starts)
+    vectors = [batch.observations] if batch.proprio is None else [batch.observations, batch.proprio]
+    return torch.cat(vectors, dim=-1), batch.actions
+
+
+def draw_states(windows: LogWindows, history: int, rng: np.random.Generator, n: int) -> tuple[Tensor, Tensor]:
+    """`window_states` of n random windows to train on; some have seen a single frame (`ALONE`)."""
+    states, actions = window_states(windows, *windows.sampler.sample(rng, n))
+    alone = torch.from_numpy(rng.random(n) < ALONE)
+    states[alone, : history - 1] = states[alone, history - 1 : history]
+    return states, actions

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from wm.checkpoint import load_tensors, load_weights, save_tensors
+from wm.checkpoint import load_tensors, load_weights, require_finite, save_tensors
 from wm.encoders.base import Encoder
 from wm.encoders.registry import build_encoder
 from wm.errors import BadInputError, CheckpointError
@@ -228,6 +228,7 @@ def load_model(path: Path) -> tuple[WorldModel, dict[str, object]]:
         raise CheckpointError(
             f"{path}: expected the specification of a world model, it cannot be read ({reason})."
         ) from error
+    require_finite(tensors, path)
     load_weights(model, tensors, path)
     require_equal("encoder fingerprint", model.spec.encoder.fingerprint, model.encoder.spec().fingerprint, path)
     return model, provenance

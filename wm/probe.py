@@ -8,9 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wm.joint import JointModel
-from wm.logs import LogWindows
+from wm.logs import LogWindows, window_states
 from wm.rollout import rollout
-from wm.train import window_states
 
 
 @torch.inference_mode()

@@ -17,10 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wm.fit import FitConfig, fast_bf16, fit
-from wm.logs import LogWindows
-
-ALONE = 0.15
-"""Share of windows whose context is the last frame repeated: what a controller has at an episode's first step."""
+from wm.logs import LogWindows, draw_states
 
 RELAXED = 0.03
 """Weight of the mean over all sequences beside that of the nearest one; without it some never learn."""
@@ -79,16 +76,13 @@ def train_proposal(proposal: Proposal, windows: LogWindows, history: int, config
     bf16, horizon = fast_bf16(), proposal.horizon
 
     def loss(rng: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
-        batch = windows.cut(*windows.sampler.sample(rng, config.batch))
-        parts = [batch.observations] if batch.proprio is None else [batch.observations, batch.proprio]
-        states, n = torch.cat(parts, dim=-1), len(batch.observations)
-        alone = torch.from_numpy(rng.random(n) < ALONE)
-        states[alone, : history - 1] = states[alone, history - 1 : history]
+        states, actions = draw_states(windows, history, rng, config.batch)
+        n = len(states)
         steps = torch.from_numpy(rng.integers(1, horizon + 1, n))
         goal = states[torch.arange(n), history - 1 + steps, : proposal.latent_width]
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             found = proposal(states[:, :history], goal, steps.float()).float()
-        error = (found - batch.actions[:, None, history - 1 :]).square().mean(-1)  # (n, K, H)
+        error = (found - actions[:, None, history - 1 :]).square().mean(-1)  # (n, K, H)
         wanted = (torch.arange(horizon) < steps[:, None]).float()[:, None]
         error = (error * wanted).sum(-1) / wanted.sum(-1)
         nearest = error.amin(1).mean()

@@ -84,13 +84,9 @@ def fit_state_head(head: StateHead, pairs: Pairs, components: int = 500, ridge: 
     head.channel_std.copy_(pairs.now.std((0, 1)) + 1e-6)
     basis = _Basis.of(head, pairs.now, components)
     now, later = basis(head, pairs.now), basis(head, pairs.later)
-    maps, slowness = _slowest(now, later, slow, ridge)
-    visible: list[float] = []
-    if pairs.proprio is not None:
-        read_out, visible = _read_out(now, pairs.proprio.double(), ridge)
-        maps = torch.cat([maps, read_out], dim=1)
+    maps, found = _state_maps(now, later, pairs.proprio, slow, ridge)
     basis.install(head, maps)
-    return SlowFeatures(slowness, visible)
+    return found
 
 
 @torch.no_grad()
@@ -116,17 +112,13 @@ def rescale_state_head(head: StateHead, pairs: Pairs, ridge: float = 1e-3) -> Sl
     now, later = _states(head, pairs.now), _states(head, pairs.later)
     mean, std = now.mean(0), now.std(0) + 1e-6
     now, later = (now - mean) / std, (later - mean) / std
-    maps, slowness = _slowest(now, later, width - known, ridge)
-    visible: list[float] = []
-    if pairs.proprio is not None:
-        read_out, visible = _read_out(now, pairs.proprio.double(), ridge)
-        maps = torch.cat([maps, read_out], dim=1)
+    maps, found = _state_maps(now, later, pairs.proprio, width - known, ridge)
     maps = maps / std[:, None]
     bias = (head.places.bias.double() - mean) @ maps
     head.places.weight.copy_(maps.T @ head.places.weight.double())
     head.places.bias.copy_(bias)
     head.products.weight.copy_(maps.T @ head.products.weight.double())
-    return SlowFeatures(slowness, visible)
+    return found
 
 
 def _states(head: StateHead, tokens: Tensor) -> Float[Tensor, "M X"]:
@@ -161,6 +153,17 @@ def _slow_count(head: StateHead, pairs: Pairs, components: int) -> int:
             f"came {width}."
         )
     return width - known
+
+
+def _state_maps(
+    now: Tensor, later: Tensor, proprio: Tensor | None, slow: int, ridge: float
+) -> tuple[Float[Tensor, "K X"], SlowFeatures]:
+    """Maps of standardised features to a state: slow features, and the read-out of proprioception behind them."""
+    maps, slowness = _slowest(now, later, slow, ridge)
+    if proprio is None:
+        return maps, SlowFeatures(slowness, [])
+    read_out, visible = _read_out(now, proprio.double(), ridge)
+    return torch.cat([maps, read_out], dim=1), SlowFeatures(slowness, visible)
 
 
 def _slowest(now: Tensor, later: Tensor, count: int, ridge: float) -> tuple[Tensor, list[float]]:

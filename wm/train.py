@@ -19,9 +19,8 @@ from wm.checkpoint import load_tensors, load_weights, save_tensors
 from wm.encoders.base import Encoder
 from wm.fit import FitConfig, fast_bf16, fit
 from wm.joint import JointModel
-from wm.logs import Log, LogWindows
+from wm.logs import LogWindows, draw_states
 from wm.losses import rollout_loss
-from wm.proposal import ALONE
 from wm.rollout import rollout
 from wm.slow_features import SlowFeatures, draw_pairs, fit_state_head, rescale_state_head
 from wm.state_head import StateHead
@@ -110,9 +109,7 @@ def train_predictor(joint: JointModel, windows: LogWindows, config: TrainConfig,
     history, bf16 = config.history, fast_bf16()
 
     def loss(rng: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
-        states, actions = window_states(windows, *windows.sampler.sample(rng, config.predictor.batch))
-        alone = torch.from_numpy(rng.random(len(states)) < ALONE)  # as at an episode's start
-        states[alone, : history - 1] = states[alone, history - 1 : history]
+        states, actions = draw_states(windows, history, rng, config.predictor.batch)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             imagined = rollout(joint.predictor, states[:, :history], actions[:, None, history - 1 :])[:, 0].float()
         target = states[:, history:]
@@ -121,16 +118,3 @@ def train_predictor(joint: JointModel, windows: LogWindows, config: TrainConfig,
         return value, {"share_of_copy": value.detach() / copy}
 
     fit(predictor, loss, config.predictor, out, "predictor")
-
-
-def window_states(windows: LogWindows, episodes: np.ndarray, starts: np.ndarray) -> tuple[Tensor, Tensor]:
-    """State vectors ``(n, T, X)`` and normalised actions ``(n, T - 1, A)`` of windows of a table of states."""
-    batch = windows.cut(episodes, starts)
-    vectors = [batch.observations] if batch.proprio is None else [batch.observations, batch.proprio]
-    return torch.cat(vectors, dim=-1), batch.actions
-
-
-def with_observations(windows: LogWindows, observations: Tensor) -> LogWindows:
-    """The same windows over another encoding of the frames."""
-    log = Log(observations, windows.log.proprio, windows.log.actions)
-    return LogWindows(log, windows.sampler, windows.action_moments, windows.proprio_moments)

@@ -8,13 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.wm.windows import with_observations
 from wm.conformal import imagine_windows, one_window_per_episode, proprio_bounds, split_conformal
 from wm.errors import BadInputError
 from wm.joint import JointModel
 from wm.logs import Log, LogWindows, Moments
 from wm.predictor import Predictor
 from wm.rollout import rollout
-from wm.train import with_observations
 
 
 @given(st.integers(19, 60), st.sampled_from([0.05, 0.1, 0.2, 0.5, 0.9]))

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from tests.wm.windows import with_observations
 from wm.joint import JointModel
 from wm.logs import LogWindows
 from wm.probe import LinearProbe, error_by_horizon
-from wm.train import with_observations
 
 
 def sample(seed: int, m: int = 2000) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,15 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.wm.windows import with_observations
 from wm.checkpoint import load_tensors
 from wm.encoders.tiny import TinyEncoder
 from wm.errors import BadInputError, CheckpointError
 from wm.fit import FitConfig
 from wm.joint import JointModel
-from wm.logs import Log, LogWindows, Moments
+from wm.logs import Log, LogWindows, Moments, window_states
 from wm.probe import LinearProbe, error_by_horizon
 from wm.state_head import StateHead
-from wm.train import TrainConfig, states_of, train_head, train_predictor, window_states, with_observations
+from wm.train import TrainConfig, states_of, train_head, train_predictor
 
 QUICK = FitConfig(steps=120, batch=64, learning_rate=5e-3, warmup=10, log_every=5, checkpoint_every=1000)
 CONFIG = TrainConfig(
