@@ -20,7 +20,7 @@ from wm.datasets.schema import DatasetSpec
 from wm.datasets.writer import EpisodeWriter
 from wm.errors import BadInputError, UnknownNameError
 from wm.experiments.assemble import make_env
-from wm.experiments.run_folder import at_least
+from wm.experiments.options import at_least
 
 POLICIES: dict[str, Callable[[int], Policy]] = {"pusht": BlockSeekingPolicy}
 """Environment to the policy that collects its logs."""

@@ -23,7 +23,7 @@ from wm.experiments.control_panel import View, Watcher
 from wm.experiments.control_setup import ControlRequest, Drive, prepare, run_info
 from wm.experiments.delayed_planner import planner_spec
 from wm.experiments.episode_sink import EpisodeSink, plain
-from wm.experiments.plan import numbers
+from wm.experiments.options import KeepOut, MaxSpeed, Workspace, box, discs
 from wm.experiments.robots import Rig, logged_spec
 from wm.planners.control.loop import INTERRUPTED, ControlLoop, LoopReport, StepLog
 from wm.planners.control.parts import LogSink
@@ -202,13 +202,9 @@ def main(
         typer.Option(help="Simulated start, as `wm goal` wrote it (default: the .json beside the goal, if any)."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the search, and of a simulated start without a file.")] = None,
-    keep_out: Annotated[
-        list[str] | None, typer.Option(metavar="X,Y,R", help="Forbidden disc (px); may be repeated.")
-    ] = None,
-    workspace: Annotated[
-        str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="Box that the whole pusher stays in (px).")
-    ] = None,
-    max_speed: Annotated[float | None, typer.Option(help="Speed limit of the pusher (px/s).")] = None,
+    keep_out: KeepOut = None,
+    workspace: Workspace = None,
+    max_speed: MaxSpeed = None,
     duration: Annotated[float, typer.Option(help="Seconds.")] = 30.0,
     until_reached: Annotated[bool, typer.Option("--until-reached", help="End when the simulator finds it so.")] = False,
     log: Annotated[Path | None, typer.Option(help="Episode store for what happened; one that exists goes on.")] = None,
@@ -222,8 +218,6 @@ def main(
     json: Annotated[bool, typer.Option("--json", help="Print the run as JSON, and nothing else, to stdout.")] = False,
 ) -> None:
     """Drive a robot towards a goal picture: plan beside the loop, certify every action, log; Ctrl-C stops it."""
-    discs = [numbers("--keep-out", text, "x,y,r") for text in keep_out or []]
-    box = None if workspace is None else numbers("--workspace", workspace, "x0,y0,x1,y1")
     request = ControlRequest(
         robot=robot,
         goal=goal,
@@ -232,8 +226,8 @@ def main(
         seed=seed,
         model=model,
         planner=planner,
-        keep_out=[(x, y, r) for x, y, r in discs],
-        workspace=None if box is None else (box[0], box[1], box[2], box[3]),
+        keep_out=discs(keep_out),
+        workspace=box(workspace),
         max_speed=max_speed,
         duration_s=duration,
         latency_ms=latency_ms,

@@ -18,7 +18,8 @@ from wm.encoders.base import fingerprint
 from wm.errors import BadInputError
 from wm.experiments.assemble import find_model, make_env, make_guardrails, make_model, make_mpc, require_clear_start
 from wm.experiments.delayed_planner import PlannerSetup
-from wm.experiments.mission import UNFAMILIAR
+from wm.experiments.mission import look_at_goal
+from wm.experiments.options import require_seed
 from wm.experiments.robots import Rig, RobotName, bridged_rig, simulated_rig
 from wm.experiments.start import find_start
 from wm.model import WorldModel
@@ -135,12 +136,7 @@ def prepare(request: ControlRequest) -> Drive:
         budget_steps=max(1, round(request.duration_s * settings.rate_hz)),
         seed=request.seed or 0,
     )
-    warnings, unfamiliarity = [], float(model.unfamiliarity(torch.from_numpy(goal)[None, None]))
-    if unfamiliarity > UNFAMILIAR:
-        warnings.append(
-            "the goal picture is unlike the training data: "
-            f"distance {unfamiliarity:.1f} times the 99th percentile of held-out frames."
-        )
+    _, warnings = look_at_goal(model, goal)
     sha256 = hashlib.sha256(request.goal.read_bytes()).hexdigest()
     _require_clear(rig, shield, guardrails)
     return Drive(request, rig, model, setup, shield, guardrails, settings, sha256, goal_known, tuple(warnings))
@@ -170,8 +166,7 @@ def _check_numbers(request: ControlRequest) -> None:
         raise BadInputError(f"duration: expected a number of seconds above 0, came {duration}.")
     if latency is not None and not (math.isfinite(latency) and latency >= 0):
         raise BadInputError(f"latency-ms: expected a number of at least 0, came {latency}.")
-    if seed is not None and not 0 <= seed < 2**63:
-        raise BadInputError(f"seed: expected a whole number of at least 0 and below 2^63, came {seed}.")
+    require_seed(seed)
 
 
 def _simulated(request: ControlRequest, env_name: str) -> tuple[WorldModel, Rig, bool]:

@@ -28,9 +28,9 @@ from wm.experiments.episode import EARLIER_WEIGHT, PROPOSAL_COPIES, PROPOSAL_END
 from wm.experiments.episode_log import EpisodeLog, Record
 from wm.experiments.goals import sample_tasks
 from wm.experiments.metrics import goals, rates, timings, violations
+from wm.experiments.options import at_least
 from wm.experiments.oracle import PUSHER_SCALE
 from wm.experiments.play import ActorName, Player, Setting, play_all
-from wm.experiments.run_folder import at_least
 from wm.planners.mpc import MPC
 
 

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from wm.decoder import DECODER_FILE, Decoder, load_decoder, model_fingerprint
 from wm.errors import BadInputError, WmError
 from wm.experiments.assemble import MODELS, make_env, make_guardrails, make_model, make_mpc, require_clear_start
 from wm.experiments.episode import Controller, Outcome, Task, run_episode
+from wm.experiments.options import require_seed
 from wm.experiments.start import Start, find_start
 from wm.model import WorldModel
 from wm.planners.guardrails import PathGuardrail
@@ -129,12 +131,8 @@ def prepare(request: Request) -> Mission:
     if guardrails:
         require_clear_start(guardrails, torch.from_numpy(proprio))
     decoder, warnings = _decoder(request.model, model)
-    unfamiliarity = float(model.unfamiliarity(torch.from_numpy(goal)[None, None]))
-    if unfamiliarity > UNFAMILIAR:
-        warnings.append(
-            "the goal picture is unlike the training data: "
-            f"distance {unfamiliarity:.1f} times the 99th percentile of held-out frames."
-        )
+    unfamiliarity, unusual = look_at_goal(model, goal)
+    warnings += unusual
     return Mission(
         request=request,
         env=env,
@@ -150,14 +148,22 @@ def prepare(request: Request) -> Mission:
     )
 
 
+def look_at_goal(model: WorldModel, goal: np.ndarray) -> tuple[float, list[str]]:
+    """How unlike the training data a goal picture ``(H, W, 3)`` is, and the warnings that it gives rise to."""
+    unfamiliarity = float(model.unfamiliarity(torch.from_numpy(goal)[None, None]))
+    if not unfamiliarity > UNFAMILIAR:
+        return unfamiliarity, []
+    distance = f"distance {unfamiliarity:.1f} times the 99th percentile of held-out frames"
+    return unfamiliarity, [f"the goal picture is unlike the training data: {distance}."]
+
+
 def _check_numbers(request: Request) -> None:
     deadline, seed = request.deadline_ms, request.seed
     if request.budget_steps < 1:
         raise BadInputError(f"budget-steps: expected at least 1 control step, came {request.budget_steps}.")
     if deadline is not None and not (math.isfinite(deadline) and deadline > 0):
         raise BadInputError(f"deadline-ms: expected a number above 0, came {deadline}.")
-    if seed is not None and not 0 <= seed < 2**63:
-        raise BadInputError(f"seed: expected a whole number of at least 0 and below 2^63, came {seed}.")
+    require_seed(seed)
 
 
 def _decoder(name: str, model: WorldModel) -> tuple[Decoder | None, list[str]]:

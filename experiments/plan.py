@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from wm.envs.pusht.physics import WORLD_SIZE
-from wm.errors import BadInputError
 from wm.experiments.episode import Outcome
 from wm.experiments.mission import Mission, Request, prepare
+from wm.experiments.options import KeepOut, MaxSpeed, Workspace, box, discs
 from wm.experiments.output_folder import staged
 from wm.experiments.report.curves import energy_png
 from wm.experiments.report.film import Marks, Moment, compose, gif
@@ -133,26 +132,6 @@ def summary(record: PlanRecord, out: Path) -> str:
     return "\n".join(lines)
 
 
-def numbers(option: str, text: str, names: str) -> tuple[float, ...]:
-    """Finite numbers between commas.
-
-    Args:
-        option: Its name, for the message.
-        text: What came.
-        names: What is expected, e.g. ``"x,y,r"``.
-
-    Raises:
-        BadInputError: another count, or something that is not a finite number.
-    """
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if len(values) != len(names.split(",")) or not all(math.isfinite(value) for value in values):
-        raise BadInputError(f"{option}: expected {names} as finite numbers between commas, came '{text}'.")
-    return values
-
-
 def main(
     goal: Annotated[Path, typer.Option(help="The goal picture: any square PNG, JPEG, … of at least 16 px.")],
     env: Annotated[str, typer.Option(help="Environment.")] = "pusht",
@@ -167,19 +146,13 @@ def main(
     planner: Annotated[str, typer.Option(help="Planner.")] = "icem",
     budget_steps: Annotated[int, typer.Option(help="Control steps that may be taken.")] = 50,
     deadline_ms: Annotated[float | None, typer.Option(help="For each search; results then vary with speed.")] = None,
-    keep_out: Annotated[
-        list[str] | None, typer.Option(metavar="X,Y,R", help="Forbidden disc (px); may be repeated.")
-    ] = None,
-    workspace: Annotated[
-        str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="Box that the whole pusher stays in (px).")
-    ] = None,
-    max_speed: Annotated[float | None, typer.Option(help="Speed limit of the pusher (px/s).")] = None,
+    keep_out: KeepOut = None,
+    workspace: Workspace = None,
+    max_speed: MaxSpeed = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("plan"),
     json: Annotated[bool, typer.Option("--json", help="Print plan.json, and nothing else, to stdout.")] = False,
 ) -> None:
     """Plan to a goal picture in closed loop; show what was imagined beside what happened."""
-    discs = [numbers("--keep-out", text, "x,y,r") for text in keep_out or []]
-    box = None if workspace is None else numbers("--workspace", workspace, "x0,y0,x1,y1")
     request = Request(
         env=env,
         goal=goal,
@@ -189,8 +162,8 @@ def main(
         planner=planner,
         budget_steps=budget_steps,
         deadline_ms=deadline_ms,
-        keep_out=[(x, y, r) for x, y, r in discs],
-        workspace=None if box is None else (box[0], box[1], box[2], box[3]),
+        keep_out=discs(keep_out),
+        workspace=box(workspace),
         max_speed=max_speed,
     )
     planned = plan(request, out, Console(stderr=True))

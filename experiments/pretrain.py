@@ -14,7 +14,8 @@ from wm.datasets.reader import EpisodeStore
 from wm.encoders.registry import build_encoder, save_encoder
 from wm.errors import BadInputError
 from wm.experiments.logs import load_frames, log_windows
-from wm.experiments.run_folder import at_least, claim
+from wm.experiments.options import at_least
+from wm.experiments.run_folder import claim
 from wm.fit import FitConfig
 from wm.pretrain import PretrainConfig, pretrain
 

@@ -15,7 +15,8 @@ import wm
 from wm.datasets.reader import EpisodeStore
 from wm.encoders.base import fingerprint
 from wm.experiments.logs import load_frames, log_windows, random_rows
-from wm.experiments.run_folder import at_least, claim
+from wm.experiments.options import at_least
+from wm.experiments.run_folder import claim
 from wm.model import BANK, WorldModel, load_model
 from wm.refine import RefineConfig, refine
 from wm.specs import require_equal

@@ -13,17 +13,6 @@ from wm.specs import require_equal
 CONFIG_FILE = "config.json"
 
 
-def at_least(least: int, **numbers: int | None) -> None:
-    """Refuse options that are too small; to be called before anything is read or written. None passes.
-
-    Raises:
-        BadInputError: names the option, the bound and the value.
-    """
-    for name, value in numbers.items():
-        if value is not None and value < least:
-            raise BadInputError(f"{name.replace('_', '-')}: expected >= {least}, came {value}.")
-
-
 def claim(out: Path, config: dict[str, Any]) -> None:
     """Write `<out>/config.json`, or check that the run that is there is the same one.
 

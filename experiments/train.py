@@ -23,8 +23,9 @@ from wm.encoders.registry import load_encoder
 from wm.errors import BadInputError
 from wm.experiments.atomic import write_json
 from wm.experiments.logs import log_windows, random_rows
+from wm.experiments.options import at_least
 from wm.experiments.report.training import training_report
-from wm.experiments.run_folder import at_least, claim
+from wm.experiments.run_folder import claim
 from wm.logs import LogWindows
 from wm.model import BANK, WorldModel, build_joint, build_model, load_model
 from wm.probe import LinearProbe, error_by_horizon

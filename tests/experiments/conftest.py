@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.experiments.control_parts import Place, tiny_model, write_start
+from tests.experiments.place import Place, tiny_model, write_start
 from wm.envs.pusht.draw import draw
 from wm.experiments import assemble
 from wm.planners import ICEM

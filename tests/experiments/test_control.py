@@ -5,15 +5,14 @@ import json
 import os
 import re
 import signal
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.experiments.control_parts import NEAR, InlineProcess, Place, write_start
+from tests.experiments.control_parts import InlineProcess
+from tests.experiments.place import NEAR, Place, Run, refused, runner, write_start
 from wm.checkpoint import load_tensors, save_tensors
 from wm.datasets.reader import EpisodeStore
 from wm.envs.bridge import BridgeRobot, BridgeServer
@@ -21,39 +20,17 @@ from wm.envs.gym_robot import GymRobot
 from wm.envs.pusht.env import push_t_spec
 from wm.errors import StoreError
 from wm.experiments.assemble import make_env
-from wm.experiments.cli import main as command
 from wm.experiments.episode_sink import STEPS_FILE, EpisodeSink
 from wm.planners.control.report import StepLog
 from wm.planners.control.supervisor import Supervisor
 
-Run = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
 def run(place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`wm control` with sensible options; gives exit code, stdout and stderr."""
+    """`wm control` with sensible options."""
     monkeypatch.setattr("wm.experiments.control.PlannerProcess", InlineProcess)
-
-    def call(*more: object, **replaced: object) -> tuple[int, str, str]:
-        options = {"robot": "sim:pusht", "goal": place.goal, "model": place.model, "duration": 1.0}
-        options |= {key.replace("_", "-"): value for key, value in replaced.items()}
-        words = [word for key, value in options.items() for word in (f"--{key}", value)]
-        monkeypatch.setattr(sys, "argv", ["wm", "control", *map(str, [*words, *more])])
-        with pytest.raises(SystemExit) as stop:
-            command()
-        found = capsys.readouterr()
-        return int(stop.value.code or 0), found.out, found.err
-
-    return call
-
-
-def refused(result: tuple[int, str, str], message: str) -> None:
-    """Exit code 2, nothing on stdout, one line on stderr that holds the message."""
-    code, out, err = result
-    assert code == 2, err
-    assert out == ""
-    assert err.startswith("wm: error: ") and err.count("\n") == 1
-    assert re.search(message, err), err
+    options = {"robot": "sim:pusht", "goal": place.goal, "model": place.model, "duration": 1.0}
+    return runner(monkeypatch, capsys, "control", options)
 
 
 def lines(log: Path, key: str) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.experiments.control_parts import Place, tiny_model
+from tests.experiments.place import Place, tiny_model
 from wm.envs.pusht.draw import draw
 from wm.errors import BadInputError
 from wm.experiments.assemble import make_env, make_guardrails, make_mpc

@@ -2,103 +2,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
+from tests.experiments.place import NEAR, START, Place, Run, refused, runner, tiny_model, write_start
 from wm.checkpoint import load_tensors, save_tensors
 from wm.decoder import DECODER_FILE, Decoder, model_fingerprint, save_decoder
-from wm.encoders.tiny import TinyEncoder
-from wm.envs.pusht.draw import draw
-from wm.envs.pusht.env import push_t_spec
 from wm.experiments import assemble
-from wm.experiments.cli import main as command
-from wm.logs import Moments
-from wm.model import WorldModel, build_model
-from wm.planners import ICEM
-from wm.specs import ModelSpec
 
-START = [100.0, 120.0, 300.0, 300.0, 0.5, 0.0, 0.0]
-NEAR = [105.0, 120.0, 300.0, 300.0, 0.5, 0.0, 0.0]
 FILES = ["energy.png", "plan.json", "report.html", "rollout.gif"]
-
-
-def tiny_model() -> WorldModel:
-    torch.manual_seed(0)
-    encoder, env = TinyEncoder(width=8), push_t_spec()
-    spec = ModelSpec(env, encoder.spec(), frameskip=5, history=2, tokens=2, width=4, hidden=16, depth=1)
-    model = build_model(spec, encoder, Moments(torch.zeros(2), torch.ones(2)), Moments(torch.zeros(4), torch.ones(4)))
-    for weights in model.joint.predictor.parameters():
-        weights.normal_(std=0.3)  # a fresh one predicts that nothing changes, whatever the action
-    model.usual_distance.fill_(1e3)  # nothing is unfamiliar
-    return model
-
-
-@dataclass(frozen=True)
-class Place:
-    folder: Path
-    model: Path
-    goal: Path
-
-    @property
-    def out(self) -> Path:
-        return self.folder / "out"
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """A folder with a model, a goal picture and its start, and a planner that takes no time."""
-    monkeypatch.setitem(assemble.PLANNERS, "icem", lambda f: ICEM(f, population=12, elites=3, iterations=2))
-    model = tmp_path / "model.safetensors"
-    tiny_model().save(model, {"command": "test"})
-    goal = tmp_path / "goal.png"
-    Image.fromarray(draw(np.array([300.0, 400.0, 150.0, 200.0, 2.0]), 200)).save(goal)
-    write_start(tmp_path / "goal.json")
-    return Place(tmp_path, model, goal)
-
-
-def write_start(path: Path, **changes: Any) -> Path:
-    far = [400.0, 120.0, 300.0, 300.0, 0.5, 0.0, 0.0]
-    path.write_text(json.dumps({"env": "pusht", "start_state": START, "goal_state": far} | changes))
-    return path
-
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
 def run(place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`wm plan` with sensible options; gives exit code, stdout and stderr."""
-
-    def call(*more: object, **replaced: object) -> tuple[int, str, str]:
-        options = {"env": "pusht", "goal": place.goal, "model": place.model, "out": place.out, "budget-steps": 7}
-        options |= {key.replace("_", "-"): value for key, value in replaced.items()}
-        words = [word for key, value in options.items() for word in (f"--{key}", value)]
-        monkeypatch.setattr(sys, "argv", ["wm", "plan", *map(str, [*words, *more])])
-        with pytest.raises(SystemExit) as stop:
-            command()
-        found = capsys.readouterr()
-        return int(stop.value.code or 0), found.out, found.err
-
-    return call
-
-
-def refused(result: tuple[int, str, str], message: str) -> None:
-    """Exit code 2, nothing on stdout, one line on stderr that holds the message."""
-    code, out, err = result
-    assert code == 2, err
-    assert out == ""
-    assert err.startswith("wm: error: ")
-    assert err.count("\n") == 1
-    assert re.search(message, err), err
+    """`wm plan` with sensible options."""
+    options = {"env": "pusht", "goal": place.goal, "model": place.model, "out": place.out, "budget-steps": 7}
+    return runner(monkeypatch, capsys, "plan", options)
 
 
 def strict_json(text: str) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.experiments.control_parts import InlineProcess, Place, tiny_model
+from tests.experiments.control_parts import InlineProcess
+from tests.experiments.place import Place, tiny_model
 from wm.errors import BadInputError, MismatchError
 from wm.experiments.assemble import make_guardrails, make_model
 from wm.experiments.delayed_planner import planner_spec

@@ -1,0 +1,70 @@
+"""Options that several subcommands have: their help, and what their text or number has to be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from wm.errors import BadInputError
+
+KeepOut = Annotated[list[str] | None, typer.Option(metavar="X,Y,R", help="Forbidden disc (px); may be repeated.")]
+Workspace = Annotated[str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="Box that the whole pusher stays in (px).")]
+MaxSpeed = Annotated[float | None, typer.Option(help="Speed limit of the pusher (px/s).")]
+
+
+def discs(texts: Sequence[str] | None) -> list[tuple[float, float, float]]:
+    """x, y and radius of each ``--keep-out``."""
+    found = [numbers("--keep-out", text, "x,y,r") for text in texts or []]
+    return [(x, y, r) for x, y, r in found]
+
+
+def box(text: str | None) -> tuple[float, float, float, float] | None:
+    """Both corners of ``--workspace``."""
+    if text is None:
+        return None
+    x0, y0, x1, y1 = numbers("--workspace", text, "x0,y0,x1,y1")
+    return x0, y0, x1, y1
+
+
+def numbers(option: str, text: str, names: str) -> tuple[float, ...]:
+    """Finite numbers between commas.
+
+    Args:
+        option: Its name, for the message.
+        text: What came.
+        names: What is expected, e.g. ``"x,y,r"``.
+
+    Raises:
+        BadInputError: another count, or something that is not a finite number.
+    """
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != len(names.split(",")) or not all(math.isfinite(value) for value in values):
+        raise BadInputError(f"{option}: expected {names} as finite numbers between commas, came '{text}'.")
+    return values
+
+
+def at_least(least: int, **numbers: int | None) -> None:
+    """Refuse options that are too small; to be called before anything is read or written. None passes.
+
+    Raises:
+        BadInputError: names the option, the bound and the value.
+    """
+    for name, value in numbers.items():
+        if value is not None and value < least:
+            raise BadInputError(f"{name.replace('_', '-')}: expected >= {least}, came {value}.")
+
+
+def require_seed(seed: int | None) -> None:
+    """Refuse what torch takes for no seed; None passes.
+
+    Raises:
+        BadInputError: negative, or 2^63 and more.
+    """
+    if seed is not None and not 0 <= seed < 2**63:
+        raise BadInputError(f"seed: expected a whole number of at least 0 and below 2^63, came {seed}.")
