@@ -105,6 +105,17 @@ def test_a_stop_is_exempt_from_the_rate() -> None:
     assert answer.kind == "stop" and np.array_equal(answer.action, STOP)
 
 
+def test_a_stop_that_was_asked_for_is_exempt_where_nothing_slower_is_safe() -> None:
+    shield, state = shield_of(BOX, max_rate=0.3), at_rest(410, 256)
+    for push in (0.3, 0.6, 0.9):
+        sent = shield.certify(state, np.array([push, 0.0])).action
+        actions = torch.from_numpy(sent)[None, None, None]
+        state = PUSHER.path(torch.from_numpy(state)[None], actions, 1)[0, 0, 0, -1].numpy()
+    assert sent[0] > 0.8 and margin_with([BOX], state, sent - [0.3, 0.0]) < 0  # slowing down at the rate would not do
+    answer = shield.certify(state, STOP)
+    assert np.array_equal(answer.action, STOP) and margin_with([BOX], state, STOP) >= 0
+
+
 def test_certified_means_then_braking_stays_inside() -> None:
     # 40 px to the wall: the action itself ends 10 px before it, but not even braking would then help.
     state = np.array([40.0, 256.0, -300.0, 0.0])
