@@ -10,10 +10,11 @@ import gymnasium
 
 import wm.envs
 from wm.errors import BadInputError, UnknownNameError
+from wm.experiments.rules import on_states
 from wm.model import WorldModel, load_model
 from wm.planners.base import Solver
 from wm.planners.cem import CEM
-from wm.planners.guardrails import KeepOutDiscs, PathGuardrail, SpeedLimit, WorkspaceBox
+from wm.planners.guardrails import Guardrail
 from wm.planners.icem import ICEM
 from wm.planners.mpc import MPC
 from wm.specs import require_equal
@@ -21,9 +22,6 @@ from wm.specs import require_equal
 ASSETS = Path(wm.__file__).parent / "assets"
 MODELS = {"pusht": ASSETS / "pusht" / "model.safetensors"}
 """Shipped models by name."""
-
-ARENA = (0.0, 0.0, 512.0, 512.0)
-"""What the camera of push-T sees: x low, y low, x high, y high [px]."""
 
 HORIZON = 5
 EXECUTE = 1
@@ -86,31 +84,7 @@ def make_mpc(planner: str, frameskip: int, horizon: int = HORIZON, execute: int 
     return MPC(PLANNERS[planner](frameskip), horizon, execute, frameskip)
 
 
-def make_guardrails(
-    keep_out: Sequence[tuple[float, float, float]] = (),
-    workspace: tuple[float, float, float, float] | None = None,
-    max_speed: float | None = None,
-) -> list[PathGuardrail]:
-    """Guardrails from the command line's numbers, for the pusher's disc (radius 15 px).
-
-    A workspace is always among them: outside of the picture the model has seen nothing, and the pusher must stay in it.
-
-    Args:
-        keep_out: Discs x, y, radius [px].
-        workspace: x low, y low, x high, y high [px] that the whole pusher stays in; `ARENA` when None.
-        max_speed: px/s.
-    """
-    rules: list[PathGuardrail] = []
-    if keep_out:
-        rules.append(KeepOutDiscs([d[:2] for d in keep_out], [d[2] for d in keep_out]))
-    low_x, low_y, high_x, high_y = workspace or ARENA
-    rules.append(WorkspaceBox((low_x, low_y), (high_x, high_y), radius=15.0))
-    if max_speed is not None:
-        rules.append(SpeedLimit(max_speed))
-    return rules
-
-
-def require_clear_start(rules: Sequence[PathGuardrail], start: Any) -> None:
+def require_clear_start(rules: Sequence[Guardrail], start: Any) -> None:
     """Refuse a start that already breaks a guardrail.
 
     Args:
@@ -120,7 +94,7 @@ def require_clear_start(rules: Sequence[PathGuardrail], start: Any) -> None:
     Raises:
         BadInputError: names the rule and by how much it is broken.
     """
-    for rule in rules:
+    for rule in on_states(rules):
         margin = float(rule.margin_of(start))
         if margin < 0:
             place = [round(float(v), 1) for v in start[:2]]

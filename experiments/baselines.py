@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wm.planners.guardrails import PathGuardrail
+from wm.planners.guardrails import Guardrail
 from wm.specs import ActionSpec
 
 
@@ -17,7 +17,7 @@ class NoOp:
 
     def __init__(self, action: ActionSpec) -> None:
         self.action = action
-        self.guardrails: list[PathGuardrail] = []
+        self.guardrails: list[Guardrail] = []
 
     def observe(self, observation: dict[str, np.ndarray]) -> None:
         """Looks at nothing."""
@@ -38,7 +38,7 @@ class RandomActions:
     def __init__(self, action: ActionSpec, seed: int) -> None:
         self.low, self.high = np.array(action.low, np.float32), np.array(action.high, np.float32)
         self.rng = np.random.default_rng(seed)
-        self.guardrails: list[PathGuardrail] = []
+        self.guardrails: list[Guardrail] = []
 
     def observe(self, observation: dict[str, np.ndarray]) -> None:
         """Looks at nothing."""

@@ -23,14 +23,15 @@ from wm.experiments.control_panel import View, Watcher
 from wm.experiments.control_setup import ControlRequest, Drive, prepare, run_info
 from wm.experiments.delayed_planner import planner_spec
 from wm.experiments.episode_sink import EpisodeSink, plain
-from wm.experiments.options import KeepOut, MaxSpeed, Workspace, box, discs
+from wm.experiments.options import KeepOut, MaxSpeed, RulesPath, Workspace, rules_of
 from wm.experiments.robots import Rig, logged_spec
+from wm.experiments.rules import on_states
 from wm.planners.control.loop import INTERRUPTED, ControlLoop, LoopReport, StepLog
 from wm.planners.control.parts import LogSink
 from wm.planners.control.states import State
 from wm.planners.control.supervisor import Supervisor
 from wm.planners.control.worker import PlannerProcess
-from wm.planners.guardrails import PathGuardrail
+from wm.planners.guardrails import Guardrail
 
 START_S = 120.0
 """Longest time for the planner's process to load its model."""
@@ -174,11 +175,11 @@ def _sink(parts: Drive) -> EpisodeSink | None:
     return EpisodeSink(parts.request.log, spec, run_info(parts), state_at)
 
 
-def _smallest(guardrails: Sequence[PathGuardrail], readings: Sequence[np.ndarray]) -> dict[str, float]:
+def _smallest(guardrails: Sequence[Guardrail], readings: Sequence[np.ndarray]) -> dict[str, float]:
     if not readings:
         return {}
     path = torch.from_numpy(np.stack(readings).astype(np.float32))
-    return {rule.name: float(rule.margin_of(path).min()) for rule in guardrails}
+    return {rule.name: float(rule.margin_of(path).min()) for rule in on_states(guardrails)}
 
 
 @contextlib.contextmanager
@@ -205,6 +206,7 @@ def main(
     keep_out: KeepOut = None,
     workspace: Workspace = None,
     max_speed: MaxSpeed = None,
+    rules: RulesPath = None,
     duration: Annotated[float, typer.Option(help="Seconds.")] = 30.0,
     until_reached: Annotated[bool, typer.Option("--until-reached", help="End when the simulator finds it so.")] = False,
     log: Annotated[Path | None, typer.Option(help="Episode store for what happened; one that exists goes on.")] = None,
@@ -218,6 +220,7 @@ def main(
     json: Annotated[bool, typer.Option("--json", help="Print the run as JSON, and nothing else, to stdout.")] = False,
 ) -> None:
     """Drive a robot towards a goal picture: plan beside the loop, certify every action, log; Ctrl-C stops it."""
+    kept = rules_of(rules, keep_out, workspace, max_speed)
     request = ControlRequest(
         robot=robot,
         goal=goal,
@@ -226,9 +229,8 @@ def main(
         seed=seed,
         model=model,
         planner=planner,
-        keep_out=discs(keep_out),
-        workspace=box(workspace),
-        max_speed=max_speed,
+        rules=kept.rules,
+        bounds=kept.bounds,
         duration_s=duration,
         latency_ms=latency_ms,
         log=log,

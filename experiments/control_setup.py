@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,17 @@ import torch
 import wm
 from wm.encoders.base import fingerprint
 from wm.errors import BadInputError
-from wm.experiments.assemble import find_model, make_env, make_guardrails, make_model, make_mpc, require_clear_start
+from wm.experiments.assemble import find_model, make_env, make_model, make_mpc, require_clear_start
 from wm.experiments.delayed_planner import PlannerSetup
 from wm.experiments.mission import look_at_goal
 from wm.experiments.options import require_seed
 from wm.experiments.robots import Rig, RobotName, bridged_rig, simulated_rig
+from wm.experiments.rules import Rules
 from wm.experiments.start import find_start
 from wm.model import WorldModel
 from wm.planners.control.settings import LoopSettings
 from wm.planners.control.shield import Shield, ShieldLimits
-from wm.planners.guardrails import PathGuardrail
+from wm.planners.guardrails import Guardrail
 from wm.preprocess import read_goal_picture
 from wm.specs import require_equal
 
@@ -48,7 +49,8 @@ class ControlRequest:
         seed: Of the search, and of a simulated start that no file gives.
         model: Shipped name or path.
         planner: Planner's name.
-        keep_out, workspace, max_speed: As `make_guardrails`.
+        rules: What the robot keeps.
+        bounds: Errors and disturbances that the shield certifies for, by their names in `ShieldLimits`.
         duration_s: Seconds, > 0.
         latency_ms: Longest time until an action begins to act [ms]; a simulated robot is made that late. None: none in
             a simulation, two control periods behind a bridge.
@@ -63,9 +65,8 @@ class ControlRequest:
     seed: int | None = None
     model: str = "pusht"
     planner: str = "icem"
-    keep_out: Sequence[tuple[float, float, float]] = ()
-    workspace: tuple[float, float, float, float] | None = None
-    max_speed: float | int | None = None
+    rules: Rules = Rules()
+    bounds: Mapping[str, float] = field(default_factory=dict)
     duration_s: float | int = 30.0
     latency_ms: float | int | None = None
     log: Path | None = None
@@ -94,7 +95,7 @@ class Drive:
     model: WorldModel
     setup: PlannerSetup
     shield: Shield
-    guardrails: list[PathGuardrail]
+    guardrails: list[Guardrail]
     settings: LoopSettings
     goal_sha256: str
     goal_known: bool
@@ -121,18 +122,16 @@ def prepare(request: ControlRequest) -> Drive:
         raise BadInputError(f"robot '{request.robot}': it declares no kinematics, so no action can be certified.")
     goal = read_goal_picture(request.goal, size)
     make_mpc(request.planner, model.spec.frameskip)
-    guardrails = make_guardrails(request.keep_out, request.workspace, request.max_speed)
+    guardrails = request.rules.guardrails(robot.kinematics)
     late_s = rig.late_s if request.latency_ms is None else request.latency_ms / 1000
-    shield = Shield(robot.kinematics, robot.action_spec, guardrails, ShieldLimits(latency=late_s))
+    shield = Shield(robot.kinematics, robot.action_spec, guardrails, ShieldLimits(late_s, **request.bounds))
     settings = LoopSettings(robot.action_spec.control_hz, lead_steps=LEAD_STEPS, replan_every=REPLAN_EVERY)
     setup = PlannerSetup(
         model=request.model,
         planner=request.planner,
         goal_image=goal,
         kinematics=robot.kinematics,
-        keep_out=tuple(request.keep_out),
-        workspace=request.workspace,
-        max_speed=request.max_speed,
+        rules=request.rules,
         budget_steps=max(1, round(request.duration_s * settings.rate_hz)),
         seed=request.seed or 0,
     )
@@ -151,9 +150,7 @@ def run_info(parts: Drive) -> dict[str, Any]:
         "model": {"name": request.model, "fingerprint": fingerprint(parts.model)},
         "planner": request.planner,
         "seed": parts.setup.seed,
-        "keep_out": [list(disc) for disc in request.keep_out],
-        "workspace": None if request.workspace is None else list(request.workspace),
-        "max_speed": request.max_speed,
+        "rules": request.rules.as_json(),
         "shield_limits": dataclasses.asdict(limits),
         "settings": dataclasses.asdict(parts.settings),
         "wm": wm.__version__,
@@ -196,7 +193,7 @@ def _bridged(request: ControlRequest, name: RobotName) -> tuple[WorldModel, Rig,
     return model, rig, False
 
 
-def _require_clear(rig: Rig, shield: Shield, guardrails: Sequence[PathGuardrail]) -> None:
+def _require_clear(rig: Rig, shield: Shield, guardrails: Sequence[Guardrail]) -> None:
     """Connect, and refuse a robot that stands where it may not."""
     try:
         rig.robot.connect()

@@ -16,8 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wm.errors import BadInputError
-from wm.experiments.assemble import find_model, make_guardrails, make_mpc
+from wm.experiments.assemble import find_model, make_mpc
 from wm.experiments.episode import LatentPlanner
+from wm.experiments.rules import Rules
 from wm.kinematics import PointKinematics
 from wm.model import WorldModel
 from wm.planners.control.messages import PlannerSpec, PlanReply, PlanRequest
@@ -117,7 +118,7 @@ class PlannerSetup:
         planner: Planner's name.
         goal_image: ``(H, W, 3)`` uint8.
         kinematics: The robot's exact motion.
-        keep_out, workspace, max_speed: As `make_guardrails`.
+        rules: What the robot keeps.
         budget_steps: Control steps from the first request; the horizon never reaches beyond them. None: without end.
         seed: Of the search.
         guarded: False leaves every guardrail out, for studies of what the shield does alone.
@@ -127,9 +128,7 @@ class PlannerSetup:
     planner: str
     goal_image: np.ndarray
     kinematics: PointKinematics | None
-    keep_out: tuple[tuple[float, float, float], ...] = ()
-    workspace: tuple[float, float, float, float] | None = None
-    max_speed: float | int | None = None
+    rules: Rules = Rules()
     budget_steps: int | None = None
     seed: int = 0
     guarded: bool = True
@@ -138,7 +137,7 @@ class PlannerSetup:
         """Load the model and encode the goal.
 
         Raises:
-            WmError: as `find_model`, `make_mpc` and `make_guardrails`.
+            WmError: as `find_model`, `make_mpc` and `Rules.guardrails`.
         """
         model, _ = find_model(self.model)
         warm_up(self.planner_of(model, self.goal_image, self.seed))
@@ -146,7 +145,7 @@ class PlannerSetup:
 
     def planner_of(self, model: WorldModel, goal_image: np.ndarray, seed: int) -> DelayedPlanner:
         """A planner to some goal, with a model that is loaded."""
-        rules = make_guardrails(self.keep_out, self.workspace, self.max_speed) if self.guarded else []
+        rules = self.rules.guardrails(self.kinematics) if self.guarded else []
         return DelayedPlanner(
             model,
             make_mpc(self.planner, model.spec.frameskip),

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wm.experiments.rules import on_states
 from wm.kinematics import PointKinematics
 from wm.model import WorldModel
 from wm.planners.base import Problem
 from wm.planners.energies import Energy, GoalDistance
-from wm.planners.guardrails import PathGuardrail
+from wm.planners.guardrails import Guardrail
 from wm.planners.mpc import MPC
 from wm.specs import ActionSpec
 from wm.types import Latent, Plan, Trajectory
@@ -94,7 +95,7 @@ class Outcome:
 class Actor(Protocol):
     """What closes the loop: a controller that plans, or a baseline that does not."""
 
-    guardrails: list[PathGuardrail]
+    guardrails: list[Guardrail]
 
     def observe(self, observation: dict[str, np.ndarray]) -> None:
         """Take one control step's observation."""
@@ -124,7 +125,7 @@ class PlanningController(ABC):
         mpc: MPC,
         energies: Sequence[Energy],
         *,
-        guardrails: list[PathGuardrail] | None = None,
+        guardrails: list[Guardrail] | None = None,
         budget: int | None = None,
         deadline_ms: float | None = None,
         seed: int = 0,
@@ -189,7 +190,7 @@ class LatentPlanner(PlanningController):
         mpc: MPC,
         goal: Latent,
         *,
-        guardrails: list[PathGuardrail] | None = None,
+        guardrails: list[Guardrail] | None = None,
         kinematics: PointKinematics | None = None,
         energies: list[Energy] | None = None,
         earlier_weight: float = EARLIER_WEIGHT,
@@ -319,7 +320,7 @@ def _observe(outcome: Outcome, controller: Actor, observation: dict[str, np.ndar
 
 def _record(
     outcome: Outcome,
-    guardrails: list[PathGuardrail],
+    guardrails: list[Guardrail],
     observation: dict[str, np.ndarray],
     info: dict[str, Any],
     action: np.ndarray,
@@ -330,7 +331,7 @@ def _record(
     outcome.frames.append(observation["image"])
     outcome.reached = outcome.reached or bool(info.get("is_success", False))
     outcome.block_reached = outcome.block_reached or bool(info.get("is_block_success", False))
-    for rule in guardrails:
+    for rule in on_states(guardrails):
         margin = float(rule.margin_of(torch.from_numpy(np.asarray(observation["proprio"], np.float32))))
         outcome.smallest_margin[rule.name] = min(margin, outcome.smallest_margin.get(rule.name, margin))
         outcome.violations[rule.name] = outcome.violations.get(rule.name, 0) + int(margin < 0)

@@ -21,7 +21,7 @@ import wm
 from wm.checkpoint import load_tensors
 from wm.encoders.base import fingerprint
 from wm.errors import BadInputError
-from wm.experiments.assemble import ARENA, MODELS
+from wm.experiments.assemble import MODELS
 from wm.experiments.atomic import write_files, write_json
 from wm.experiments.contact_sheet import failures_png, summary_png
 from wm.experiments.episode import EARLIER_WEIGHT, PROPOSAL_COPIES, PROPOSAL_ENDS, PROPOSAL_NOISE, ROBOT_WEIGHT, Task
@@ -31,6 +31,7 @@ from wm.experiments.metrics import goals, rates, timings, violations
 from wm.experiments.options import at_least
 from wm.experiments.oracle import PUSHER_SCALE
 from wm.experiments.play import ActorName, Player, Setting, play_all
+from wm.experiments.rules import Rules
 from wm.planners.mpc import MPC
 
 
@@ -97,7 +98,7 @@ def _config(setting: Setting, player: Player, goal_offset: int, seed: int, worke
             "provenance": load_tensors(path)[1]["provenance"],
         },
         "planner": {"name": setting.planner} | planner_settings(player.mpc),
-        "guardrails": {"workspace": list(ARENA)},
+        "guardrails": Rules().as_json(),
         "goal_offset": goal_offset,
         "budget_steps": setting.budget_steps,
         "deadline_ms": setting.deadline_ms,

@@ -22,6 +22,7 @@ MOVED_PX = 20.0
 
 _SETTLED = 5  # control steps before the earliest start
 _STEPS = 100  # control steps that starts are drawn from, as long as a logged episode
+_LONGEST = 1000  # control steps from start to goal
 _TRIES = 40  # episodes per wanted task, and as many again, before an offset is given up
 _RECORDING_SIZE = 16  # px; the pictures on the way to a start are not kept
 
@@ -44,7 +45,7 @@ def sample_tasks(env_name: str, seed: int, count: int, offset: int, image_size: 
         env_name: Environment.
         seed: Of the list, >= 0.
         count: Number of tasks, >= 1.
-        offset: Control steps from start to goal, >= 1.
+        offset: Control steps from start to goal, 1 … 1000.
         image_size: Side of the goal pictures, pixels; None means the environment's default.
 
     Raises:
@@ -53,6 +54,8 @@ def sample_tasks(env_name: str, seed: int, count: int, offset: int, image_size: 
     """
     if seed < 0 or count < 1 or offset < 1:
         raise BadInputError(f"goals: expected seed >= 0, count >= 1, offset >= 1, came {seed}, {count}, {offset}.")
+    if offset > _LONGEST:
+        raise BadInputError(f"goals: expected an offset of at most {_LONGEST} control steps, came {offset}.")
     recorder, painter = make_env(env_name, _RECORDING_SIZE), make_env(env_name, image_size)
     policy = POLICIES[env_name]
     tasks: list[Task] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ import torch
 
 from wm.decoder import DECODER_FILE, Decoder, load_decoder, model_fingerprint
 from wm.errors import BadInputError, WmError
-from wm.experiments.assemble import MODELS, make_env, make_guardrails, make_model, make_mpc, require_clear_start
+from wm.experiments.assemble import MODELS, make_env, make_model, make_mpc, require_clear_start
 from wm.experiments.episode import Controller, Outcome, Task, run_episode
 from wm.experiments.options import require_seed
+from wm.experiments.rules import Rules
 from wm.experiments.start import Start, find_start
 from wm.model import WorldModel
-from wm.planners.guardrails import PathGuardrail
+from wm.planners.guardrails import Guardrail
 from wm.planners.mpc import MPC
 from wm.preprocess import read_goal_picture
 
@@ -40,9 +41,7 @@ class Request:
         planner: Planner's name.
         budget_steps: Control steps, >= 1.
         deadline_ms: For each search, > 0.
-        keep_out: Discs x, y, radius [px].
-        workspace: x low, y low, x high, y high [px].
-        max_speed: px/s.
+        rules: What the robot keeps.
     """
 
     env: str
@@ -53,9 +52,7 @@ class Request:
     planner: str = "icem"
     budget_steps: int = 50
     deadline_ms: float | int | None = None
-    keep_out: Sequence[tuple[float, float, float]] = ()
-    workspace: tuple[float, float, float, float] | None = None
-    max_speed: float | int | None = None
+    rules: Rules = Rules()
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ class Mission:
         model: The world model.
         decoder: Of the model's states, only for looking; None when there is none.
         mpc: Solver and receding horizon.
-        guardrails: On the robot's path.
+        guardrails: The rules as margins.
         start: Start state, and the goal's when known.
         task: The same with the goal picture.
         goal_sha256: Of the goal picture's file.
@@ -81,7 +78,7 @@ class Mission:
     model: WorldModel
     decoder: Decoder | None
     mpc: MPC
-    guardrails: list[PathGuardrail]
+    guardrails: list[Guardrail]
     start: Start
     task: Task
     goal_sha256: str
@@ -126,9 +123,9 @@ def prepare(request: Request) -> Mission:
     mpc = make_mpc(request.planner, model.spec.frameskip)
     goal = read_goal_picture(request.goal, size)
     start = find_start(env, request.env, request.goal, request.start, request.seed)
-    guardrails = make_guardrails(request.keep_out, request.workspace, request.max_speed)
+    guardrails = request.rules.guardrails(getattr(env, "kinematics", None))
     proprio = env.reset(options={"state": start.state})[0].get("proprio")
-    if guardrails:
+    if proprio is not None:
         require_clear_start(guardrails, torch.from_numpy(proprio))
     decoder, warnings = _decoder(request.model, model)
     unfamiliarity, unusual = look_at_goal(model, goal)

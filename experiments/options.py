@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from wm.errors import BadInputError
+from wm.experiments.rules import Rules, RulesFile, read_rules
 
 KeepOut = Annotated[list[str] | None, typer.Option(metavar="X,Y,R", help="Forbidden disc (px); may be repeated.")]
 Workspace = Annotated[str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="Box that the whole pusher stays in (px).")]
 MaxSpeed = Annotated[float | None, typer.Option(help="Speed limit of the pusher (px/s).")]
+RulesPath = Annotated[Path | None, typer.Option(help="Rules file (TOML) with more of these: see docs/safety.md.")]
+
+
+def rules_of(
+    path: Path | None, keep_out: Sequence[str] | None, workspace: str | None, max_speed: float | None
+) -> RulesFile:
+    """What a rules file and the options beside it say.
+
+    Raises:
+        BadInputError: an option or the file cannot be read, or both give what there is one of.
+        UnknownNameError: an unknown key in the file.
+    """
+    file = RulesFile(Rules(), {}) if path is None else read_rules(path)
+    return RulesFile(file.rules.joined(discs(keep_out), box(workspace), max_speed), file.bounds)
 
 
 def discs(texts: Sequence[str] | None) -> list[tuple[float, float, float]]:

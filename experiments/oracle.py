@@ -18,7 +18,7 @@ from wm.envs.pusht.success import ANGLE_TOLERANCE_RAD, POSITION_TOLERANCE_PX
 from wm.experiments.episode import EARLIER_WEIGHT, PlanningController
 from wm.kinematics import PointKinematics
 from wm.planners.energies import GoalDistance
-from wm.planners.guardrails import PathGuardrail
+from wm.planners.guardrails import Guardrail
 from wm.planners.mpc import MPC
 from wm.specs import ActionSpec
 from wm.types import Trajectory
@@ -71,7 +71,7 @@ class OracleController(PlanningController):
         full_state: Callable[[], np.ndarray],
         kinematics: PointKinematics,
         *,
-        guardrails: list[PathGuardrail] | None = None,
+        guardrails: list[Guardrail] | None = None,
         earlier_weight: float = EARLIER_WEIGHT,
         budget: int | None = None,
         deadline_ms: float | None = None,

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from wm.envs.pusht.physics import WORLD_SIZE
 from wm.experiments.episode import Outcome
 from wm.experiments.mission import Mission, Request, prepare
-from wm.experiments.options import KeepOut, MaxSpeed, Workspace, box, discs
+from wm.experiments.options import KeepOut, MaxSpeed, RulesPath, Workspace, rules_of
 from wm.experiments.output_folder import staged
 from wm.experiments.report.curves import energy_png
 from wm.experiments.report.film import Marks, Moment, compose, gif
@@ -72,7 +72,7 @@ def play(mission: Mission, progress: Console | None = None) -> Planned:
 def write_results(mission: Mission, planned: Planned, folder: Path) -> None:
     """Write the four files into an existing folder."""
     outcome, record = planned.outcome, planned.record
-    marks = Marks(WORLD_SIZE, mission.request.keep_out, mission.request.workspace)
+    marks = Marks(WORLD_SIZE, mission.request.rules)
     verdict = headline(record).partition(": ")[2]
     pictures = compose(film_moments(mission, outcome), mission.task.goal_image, marks, verdict, record.reached)
     film = gif(pictures)
@@ -149,6 +149,7 @@ def main(
     keep_out: KeepOut = None,
     workspace: Workspace = None,
     max_speed: MaxSpeed = None,
+    rules: RulesPath = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("plan"),
     json: Annotated[bool, typer.Option("--json", help="Print plan.json, and nothing else, to stdout.")] = False,
 ) -> None:
@@ -162,9 +163,7 @@ def main(
         planner=planner,
         budget_steps=budget_steps,
         deadline_ms=deadline_ms,
-        keep_out=discs(keep_out),
-        workspace=box(workspace),
-        max_speed=max_speed,
+        rules=rules_of(rules, keep_out, workspace, max_speed).rules,
     )
     planned = plan(request, out, Console(stderr=True))
     print(f"start: {planned.record.start['source']}", file=sys.stderr)

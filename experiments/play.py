@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 import torch
 
-from wm.experiments.assemble import make_env, make_guardrails, make_model, make_mpc
+from wm.experiments.assemble import make_env, make_model, make_mpc
 from wm.experiments.baselines import NoOp, RandomActions
 from wm.experiments.episode import Actor, Controller, Task, run_episode
 from wm.experiments.episode_log import Record
 from wm.experiments.oracle import OracleController
+from wm.experiments.rules import Rules
 from wm.model import WorldModel
 from wm.planners.mpc import MPC
 
@@ -57,7 +58,7 @@ class Player:
         self.model: WorldModel = make_model(setting.model, setting.env)
         self.env: Any = make_env(setting.env, self.model.spec.encoder.image_size)
         self.mpc: MPC = make_mpc(setting.planner, self.model.spec.frameskip)
-        self.guardrails = make_guardrails()
+        self.guardrails = Rules().guardrails()
 
     def play(self, name: ActorName, index: int, task: Task) -> Record:
         """One episode within the budget."""

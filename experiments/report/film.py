@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
+
+from wm.experiments.rules import ARENA, Rules
 
 PANEL = 288
 """Side of a panel, pixels."""
@@ -50,13 +53,11 @@ class Marks:
 
     Attributes:
         world: Side of the pictured square, world units.
-        discs: Forbidden discs x, y, radius [world units].
-        box: Workspace x low, y low, x high, y high [world units].
+        rules: Forbidden places and the workspace, in world units.
     """
 
     world: float
-    discs: Sequence[tuple[float, float, float]] = field(default_factory=list)
-    box: tuple[float, float, float, float] | None = None
+    rules: Rules = Rules()
 
 
 def compose(
@@ -131,11 +132,16 @@ def _marked(panel: Image.Image, marks: Marks, path: Float[np.ndarray, "K 2"] | N
     side, scale = PANEL * _FINER, PANEL * _FINER / marks.world
     layer = Image.new("RGBA", (side, side), (255, 255, 255, 0))
     draw = ImageDraw.Draw(layer)
-    for x, y, radius in marks.discs:
+    style: dict[str, Any] = {"fill": (*_DANGER, 60), "outline": (*_DANGER, 255), "width": 2 * _FINER}
+    for x, y, radius in marks.rules.keep_out:
         corners = [(x - radius) * scale, (y - radius) * scale, (x + radius) * scale, (y + radius) * scale]
-        draw.ellipse(corners, fill=(*_DANGER, 60), outline=(*_DANGER, 255), width=2 * _FINER)
-    if marks.box is not None:
-        draw.rectangle([v * scale for v in marks.box], outline=(*_DANGER, 255), width=2 * _FINER)
+        draw.ellipse(corners, **style)
+    for box in marks.rules.keep_out_boxes:
+        draw.rectangle([v * scale for v in box], **style)
+    for polygon in marks.rules.keep_out_polygons:
+        draw.polygon([(x * scale, y * scale) for x, y in polygon], **style)
+    if marks.rules.workspace != ARENA:
+        draw.rectangle([v * scale for v in marks.rules.workspace], outline=style["outline"], width=style["width"])
     if path is not None and len(path) > 1:
         points = [(float(x) * scale, float(y) * scale) for x, y in path]
         draw.line(points, fill=(*_PATH, 255), width=2 * _FINER, joint="curve")

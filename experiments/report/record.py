@@ -18,6 +18,7 @@ from wm.decoder import model_fingerprint
 from wm.experiments.episode import Outcome
 from wm.experiments.mission import Mission
 from wm.experiments.report.imagination import prediction_errors
+from wm.experiments.rules import on_states
 from wm.types import Plan
 
 
@@ -108,11 +109,7 @@ def record_of(mission: Mission, outcome: Outcome) -> PlanRecord:
         margins=[{name: _smallest(margin) for name, margin in plan.margins.items()} for plan in outcome.plans],
         executed_margins={name: min(margins) for name, margins in executed_margins(mission, outcome).items()},
         guardrail_violations=sum(outcome.violations.values()),
-        guardrails={
-            "keep_out": [list(disc) for disc in request.keep_out],
-            "workspace": None if request.workspace is None else list(request.workspace),
-            "max_speed": request.max_speed,
-        },
+        guardrails=request.rules.as_json(),
         prediction_errors=[dataclasses.asdict(error) for error in prediction_errors(mission.model, outcome)],
         goal={
             "picture": request.goal.name,
@@ -146,10 +143,8 @@ def record_of(mission: Mission, outcome: Outcome) -> PlanRecord:
 
 def executed_margins(mission: Mission, outcome: Outcome) -> dict[str, list[float]]:
     """Margin of each guardrail at every executed control step, the start first."""
-    if not mission.guardrails:
-        return {}
     path = torch.from_numpy(np.stack(outcome.proprio).astype(np.float32))
-    return {rule.name: rule.margin_of(path).tolist() for rule in mission.guardrails}
+    return {rule.name: rule.margin_of(path).tolist() for rule in on_states(mission.guardrails)}
 
 
 def versions() -> dict[str, str]:

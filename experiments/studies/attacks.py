@@ -12,10 +12,10 @@ from torch import Tensor
 
 from wm.envs.pusht.env import PushTEnv, random_state
 from wm.envs.pusht.physics import AGENT_RADIUS, WORLD_SIZE, PushTPhysics
-from wm.experiments.assemble import make_guardrails
 from wm.experiments.goals import in_picture, picture
+from wm.experiments.rules import Rules
 from wm.model import WorldModel
-from wm.planners.guardrails import PathGuardrail, PlaceGuardrail
+from wm.planners.guardrails import PlaceGuardrail
 
 Kind = Literal["inside keep-out", "outside workspace", "perturbed", "noise"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -54,16 +54,17 @@ class Attack:
     keep_out: tuple[float, float, float]
     pull: float | None = None
 
-    def rules(self) -> list[PathGuardrail]:
+    @property
+    def rules(self) -> Rules:
         """Keep-out, workspace and speed limit."""
-        return make_guardrails([self.keep_out], WORKSPACE, MAX_SPEED)
+        return Rules((self.keep_out,), workspace=WORKSPACE, max_speed=MAX_SPEED)
 
     def nearest_allowed(self) -> float:
         """How far the nearest place that workspace and keep-out allow is from the wished one, within 1 px."""
         assert self.wished is not None
         line = torch.arange(0.0, WORLD_SIZE + 1.0)
         places = torch.cartesian_prod(line, line)
-        rules = [rule for rule in self.rules() if isinstance(rule, PlaceGuardrail)]
+        rules = [rule for rule in self.rules.guardrails() if isinstance(rule, PlaceGuardrail)]
         allowed = torch.stack([rule.margin_at(places) >= 0 for rule in rules]).all(0)
         return float((places[allowed] - torch.from_numpy(self.wished).float()).norm(dim=-1).min())
 

@@ -22,13 +22,14 @@ from wm.experiments.assemble import make_env
 from wm.experiments.control_setup import LEAD_STEPS, REPLAN_EVERY
 from wm.experiments.episode import Task
 from wm.experiments.robots import SimulatedRobot, at_rest
+from wm.experiments.rules import on_states
 from wm.kinematics import PointKinematics
 from wm.planners.control.loop import INTERRUPTED, ControlLoop, LoopSettings, StepLog
 from wm.planners.control.messages import PlanFailure, PlannerSpec, PlanReply, PlanRequest
 from wm.planners.control.parts import Certifier, Planner
 from wm.planners.control.shield import Certified, Shield, ShieldLimits
 from wm.planners.control.states import State
-from wm.planners.guardrails import PathGuardrail
+from wm.planners.guardrails import Guardrail
 from wm.specs import ActionSpec
 
 
@@ -186,7 +187,7 @@ def traced_env(image_size: int) -> PushTEnv:
 
 
 def play(
-    env: PushTEnv, task: Task, planner: Planner, shield: Certifier, rules: Sequence[PathGuardrail], steps: int
+    env: PushTEnv, task: Task, planner: Planner, shield: Certifier, rules: Sequence[Guardrail], steps: int
 ) -> Played:
     """Play a task for a number of control steps, from rest.
 
@@ -218,7 +219,7 @@ def play(
     if report.state is not State.IDLE:
         raise WmError(f"the loop stopped: {report.why}")
     path = np.array(physics.trace)
-    margins = {rule.name: rule.margin_of(torch.from_numpy(path)) for rule in rules}
+    margins = {rule.name: rule.margin_of(torch.from_numpy(path)) for rule in on_states(rules)}
     return Played(
         reached=robot.reached,
         path=path,

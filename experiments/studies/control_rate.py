@@ -23,7 +23,7 @@ from rich.console import Console
 
 from wm.encoders.base import fingerprint
 from wm.errors import WmError
-from wm.experiments.assemble import find_model, make_env, make_guardrails, make_model, make_mpc
+from wm.experiments.assemble import find_model, make_env, make_model, make_mpc
 from wm.experiments.atomic import write_json
 from wm.experiments.control import START_S, quick_switches
 from wm.experiments.control_setup import LEAD_STEPS, REPLAN_EVERY
@@ -31,6 +31,7 @@ from wm.experiments.delayed_planner import DelayedPlanner, PlannerSetup, planner
 from wm.experiments.episode import Controller, run_episode
 from wm.experiments.interval import wilson
 from wm.experiments.robots import simulated_rig
+from wm.experiments.rules import Rules
 from wm.experiments.studies.ordinary import Ordinary, ordinary_tasks
 from wm.experiments.studies.rows import Rows, opened, progress
 from wm.model import WorldModel
@@ -162,7 +163,7 @@ def _drive(
 def _episode(env: Any, each: Ordinary, index: int, planner: Planner, settings: LoopSettings) -> dict[str, Any]:
     """One episode's row."""
     rig = simulated_rig(env, each.task.start_state, each.task.goal_state)
-    shield = Shield(env.kinematics, env.env_spec.action, each.rules(), ShieldLimits())
+    shield = Shield(env.kinematics, env.env_spec.action, each.rules.guardrails(), ShieldLimits())
     late = _Late()
     loop = ControlLoop(rig.robot, planner, shield, settings, log=late)
     try:
@@ -198,7 +199,7 @@ def _plainly(env: Any, model: WorldModel, each: Ordinary, common: PlannerSetup) 
     task = each.task
     goal = model.encode(torch.from_numpy(task.goal_image)[None, None])
     mpc = make_mpc(common.planner, model.spec.frameskip)
-    rules = make_guardrails()
+    rules = Rules().guardrails()
     controller = Controller(model, mpc, goal, guardrails=rules, kinematics=env.kinematics, budget=STEPS, seed=task.seed)
     return run_episode(env, task, controller, STEPS).reached
 

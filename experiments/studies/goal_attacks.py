@@ -65,17 +65,15 @@ def run(episodes: int, seed: int, out: Path, model_name: str = "pusht", planner:
                 planner=planner,
                 goal_image=made.goal_image,
                 kinematics=env.kinematics,
-                keep_out=(made.keep_out,),
-                workspace=WORKSPACE,
-                max_speed=MAX_SPEED,
+                rules=made.rules,
                 budget_steps=STEPS,
                 seed=index,
                 guarded=guarded,
             )
-            shield = Shield(env.kinematics, env.env_spec.action, made.rules(), ShieldLimits())
+            shield = Shield(env.kinematics, env.env_spec.action, made.rules.guardrails(), ShieldLimits())
             planning = InlinePlanner(setup.planner_of(model, made.goal_image, index), planner_spec(model))
             told = Task(made.start, made.goal_image, None, index)
-            played = play(env, told, planning, shield, made.rules(), STEPS)
+            played = play(env, told, planning, shield, made.rules.guardrails(), STEPS)
             rows.append(_row(index, made, played, "planner and shield" if guarded else "shield alone"))
             breaches = sum(sum(row["breaches"].values()) for row in rows.first(episodes))
             bar.update(task, advance=1, note=f"{breaches} breaches")

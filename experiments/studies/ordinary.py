@@ -10,12 +10,11 @@ import torch
 
 from wm.envs.pusht.env import push_t_spec
 from wm.envs.pusht.physics import AGENT_RADIUS, WORLD_SIZE
-from wm.experiments.assemble import make_guardrails
 from wm.experiments.delayed_planner import PlannerSetup
 from wm.experiments.episode import Task
 from wm.experiments.goals import sample_tasks
 from wm.experiments.robots import at_rest
-from wm.planners.guardrails import PathGuardrail
+from wm.experiments.rules import Rules, on_states
 
 OFFSET = 25
 """Control steps from a start to its goal."""
@@ -40,9 +39,10 @@ class Ordinary:
     task: Task
     keep_out: tuple[float, float, float]
 
-    def rules(self) -> list[PathGuardrail]:
+    @property
+    def rules(self) -> Rules:
         """Workspace, disc and speed limit."""
-        return make_guardrails([self.keep_out], WORKSPACE, MAX_SPEED)
+        return Rules((self.keep_out,), workspace=WORKSPACE, max_speed=MAX_SPEED)
 
     def setup(self, setup: PlannerSetup, guarded: bool) -> PlannerSetup:
         """A planner to this goal, with the guardrails or without."""
@@ -50,9 +50,7 @@ class Ordinary:
             setup,
             goal_image=self.task.goal_image,
             seed=self.task.seed,
-            keep_out=(self.keep_out,),
-            workspace=WORKSPACE,
-            max_speed=MAX_SPEED,
+            rules=self.rules,
             guarded=guarded,
         )
 
@@ -68,7 +66,7 @@ def ordinary_tasks(seed: int, count: int, image_size: int) -> list[Ordinary]:
             each = Ordinary(rested, (*farthest(np.stack([task.start_state, task.goal_state])), KEEP_OUT_RADIUS))
             places = torch.tensor(np.stack([task.start_state[:2], task.goal_state[:2]]))
             path = torch.cat([places, torch.zeros(2, 2)], dim=1)
-            if all(bool((rule.margin_of(path) > 0).all()) for rule in each.rules()):
+            if all(bool((rule.margin_of(path) > 0).all()) for rule in on_states(each.rules.guardrails())):
                 found.append(each)
         if len(found) >= count:
             return found[:count]

@@ -51,7 +51,7 @@ def run(episodes: int, seed: int, out: Path, model_name: str = "pusht", planner:
     common = PlannerSetup(model_name, planner, tasks[0].task.goal_image, kinematics, budget_steps=STEPS)
 
     def played(each: Ordinary, guarded: bool) -> tuple[Played, list[float]]:
-        setup, rules = each.setup(common, guarded), each.rules()
+        setup, rules = each.setup(common, guarded), each.rules.guardrails()
         shield = Timed(Shield(kinematics, action, rules, ShieldLimits()))
         certifier = shield if guarded else Unshielded(kinematics, action)
         planning = InlinePlanner(setup.planner_of(model, setup.goal_image, setup.seed), planner_spec(model))

@@ -53,7 +53,23 @@ def test_drives_and_logs_what_training_reads(place: Place, run: Run) -> None:
     np.testing.assert_allclose(store.state(0)[:, [0, 1, 5, 6]], store.proprio(0), atol=1e-3)
     assert steps[1]["plan"]["margins"].keys() == {"keep_out", "workspace", "speed"}
     (ran,) = lines(place.log, "run")
-    assert ran["run"]["robot"] == "sim:pusht" and ran["run"]["keep_out"] == [[450.0, 450.0, 20.0]]
+    assert ran["run"]["robot"] == "sim:pusht" and ran["run"]["rules"]["keep_out"] == [[450.0, 450.0, 20.0]]
+
+
+def test_a_rules_file_reaches_planner_shield_and_log(place: Place, run: Run) -> None:
+    rules = place.folder / "rules.toml"
+    rules.write_text(
+        "keep_out_boxes = [[400, 400, 500, 500]]\nmax_acceleration = 9000\n"
+        "[bounds]\nposition_error = 2\ndisturbance = 1\n"
+    )
+    code, out, err = run("--json", "--keep-out", "450,50,20", rules=rules, log=place.log)
+    assert code == 0, err
+    record = json.loads(out)
+    assert record["rules"]["keep_out_boxes"] == [[400, 400, 500, 500]] and record["rules"]["max_acceleration"] == 9000
+    assert record["shield_limits"]["position_error"] == 2 and record["shield_limits"]["disturbance"] == 1
+    assert record["smallest_margins"].keys() == {"keep_out", "keep_out_boxes", "workspace"}
+    margins = lines(place.log, "step")[1]["plan"]["margins"]
+    assert margins.keys() == {"keep_out", "keep_out_boxes", "workspace", "acceleration"}
 
 
 def test_another_run_goes_on_with_the_same_log_and_json_is_alone_on_stdout(place: Place, run: Run) -> None:
@@ -143,6 +159,7 @@ def test_log_that_cannot_be_written_stops_the_robot(
         ({"keep_out": "100,120,30"}, r"guardrail 'keep_out': the start \[100\.0, 120\.0\] breaks it by 45\.0 px"),
         ({"keep_out": "1,2"}, "--keep-out: expected x,y,r"),
         ({"workspace": "110,0,500,500"}, "guardrail 'workspace': the start .* breaks it by 25\\.0 px"),
+        ({"rules": "none.toml"}, r"rules file '.*none\.toml': No such file or directory"),
         ({"goal": "goal.json"}, r"goal\.json: expected a picture .*came something else"),
         ({"goal": "none.png"}, r"none\.png: expected a picture file, there is none"),
         (

@@ -12,13 +12,14 @@ import torch
 from tests.experiments.place import Place, tiny_model
 from wm.envs.pusht.draw import draw
 from wm.errors import BadInputError
-from wm.experiments.assemble import make_env, make_guardrails, make_mpc
+from wm.experiments.assemble import make_env, make_mpc
 from wm.experiments.delayed_planner import DelayedPlanner, PlannerSetup, pinned, planner_spec
 from wm.experiments.episode import Controller
+from wm.experiments.rules import Rules, on_states
 from wm.planners import ICEM, MPC
 from wm.planners.control.messages import PlanFailure, PlanReply, PlanRequest
 from wm.planners.control.worker import PlannerProcess
-from wm.planners.guardrails import PathGuardrail
+from wm.planners.guardrails import Guardrail
 
 KINEMATICS = make_env("pusht").kinematics
 GOAL = draw(np.array([300.0, 400.0, 150.0, 200.0, 2.0]), 96)
@@ -40,7 +41,7 @@ class Recorder(ICEM):
         return super().search(dataclasses.replace(problem, rollout=rollout), **options)
 
 
-def planner(rules: list[PathGuardrail] | None = None, **options: Any) -> DelayedPlanner:
+def planner(rules: list[Guardrail] | None = None, **options: Any) -> DelayedPlanner:
     model = tiny_model()
     mpc = MPC(Recorder(5, population=16, elites=4, iterations=2), 5, 1, 5)
     goal = model.encode(torch.from_numpy(GOAL)[None, None])
@@ -79,12 +80,12 @@ def test_committed_actions_may_reach_over_several_latent_steps() -> None:
 
 def test_margins_see_the_committed_actions() -> None:
     """They drive at full speed into a disc, whatever is planned afterwards; without them staying would keep it."""
-    rules = make_guardrails([(290.0, 120.0, 30.0)])
+    rules = Rules(((290.0, 120.0, 30.0),)).guardrails()
     into = np.tile([1.0, 0.0], (3, 1))
     reply = planner(rules)(request(0, into))
     start = torch.tensor(request(0).proprio[-1:])  # type: ignore[index]
     path = KINEMATICS.path(start, torch.from_numpy(reply.actions).float().reshape(1, 1, 5, 10), 5)
-    expected = float(rules[0].margin_of(path).min())
+    expected = float(on_states(rules)[0].margin_of(path).min())
     assert expected < 0 and not reply.feasible
     assert reply.margins["keep_out"] == pytest.approx(expected, abs=1e-3)
     assert planner(rules)(request(0, np.zeros((3, 2)))).feasible
@@ -171,7 +172,9 @@ def test_what_cannot_be_planned_is_said(plan: Any, asked: PlanRequest, message: 
 
 
 def test_setup_travels_and_plans_in_a_process_of_its_own(place: Place) -> None:
-    setup = PlannerSetup(str(place.model), "icem", GOAL, KINEMATICS, ((450.0, 450.0, 10.0),), max_speed=2000, seed=3)
+    setup = PlannerSetup(
+        str(place.model), "icem", GOAL, KINEMATICS, Rules(((450.0, 450.0, 10.0),), max_speed=2000), seed=3
+    )
     assert dataclasses.replace(setup, guarded=False).planner_of(tiny_model(), GOAL, 0).guardrails == []
     process = PlannerProcess(setup, planner_spec(tiny_model()))
     process.start(100)

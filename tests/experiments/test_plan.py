@@ -117,6 +117,19 @@ def test_guardrail_margins_are_those_of_the_states(place: Place, run: Run) -> No
     assert record["guardrail_violations"] == 0
 
 
+def test_a_rules_file_is_kept_and_drawn(place: Place, run: Run) -> None:
+    rules = place.folder / "rules.toml"
+    rules.write_text("keep_out_polygons = [[[400, 400], [500, 400], [450, 500]]]\nworkspace = [20, 20, 490, 490]\n")
+    record = strict_json(run("--json", rules=rules)[1])
+    assert record["guardrails"]["keep_out_polygons"] == [[[400, 400], [500, 400], [450, 500]]]
+    assert record["executed_margins"].keys() == {"keep_out_polygons", "workspace"}
+    assert record["guardrail_violations"] == 0
+
+
+def test_the_default_workspace_is_on_record(run: Run) -> None:
+    assert strict_json(run("--json")[1])["guardrails"]["workspace"] == [0, 0, 512, 512]
+
+
 def test_former_results_are_replaced_and_other_files_stay(place: Place, run: Run) -> None:
     place.out.mkdir()
     (place.out / "plan.json").write_text("old")

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from wm.experiments.assemble import ARENA, make_env, make_guardrails, make_model
+from wm.experiments.assemble import make_env, make_model
 from wm.experiments.episode import PROPOSAL_COPIES, PROPOSAL_ENDS, PROPOSAL_NOISE, Controller
+from wm.experiments.rules import ARENA, Rules
 from wm.model import WorldModel
 from wm.planners.guardrails import KeepOutDiscs, WorkspaceBox
 from wm.planners.icem import ICEM
@@ -74,9 +75,9 @@ def test_without_a_proposal_nothing_is_proposed(controller: Controller) -> None:
 
 
 def test_the_pusher_always_stays_in_the_picture() -> None:
-    (only,) = make_guardrails()
+    (only,) = Rules().guardrails()
     assert isinstance(only, WorkspaceBox) and only.low.tolist() == [0.0, 0.0] and only.high.tolist() == [512.0, 512.0]
     assert only.radius == 15.0 and float(only.margin_at(torch.tensor([15.0, 497.0]))) == 0.0
-    disc, box = make_guardrails([(100.0, 100.0, 20.0)], (50.0, 60.0, 300.0, 310.0))
+    disc, box = Rules(((100.0, 100.0, 20.0),), workspace=(50.0, 60.0, 300.0, 310.0)).guardrails()
     assert isinstance(disc, KeepOutDiscs) and isinstance(box, WorkspaceBox)
     assert ARENA == (0.0, 0.0, 512.0, 512.0) and box.low.tolist() == [50.0, 60.0]

@@ -18,6 +18,7 @@ from wm.experiments.report.film import LAST_MS, PANEL, Marks, Moment, compose, g
 from wm.experiments.report.imagination import imagined_at, imagined_tokens
 from wm.experiments.report.page import headline, report_html
 from wm.experiments.report.record import PlanRecord, strict
+from wm.experiments.rules import Rules
 from wm.types import Plan
 
 
@@ -115,10 +116,16 @@ def test_text_stays_on_the_page_and_apart() -> None:
     assert (page[:, -3:] == 255).all()
 
 
-def test_discs_box_and_path_are_drawn_where_they_are() -> None:
+def test_forbidden_places_workspace_and_path_are_drawn_where_they_are() -> None:
     white = np.full((96, 96, 3), 255, np.uint8)
     path = np.array([[100.0, 400.0], [300.0, 400.0]], np.float32)
-    marks = Marks(512.0, [(128.0, 256.0, 64.0)], (300.0, 50.0, 500.0, 200.0))
+    rules = Rules(
+        keep_out=((128.0, 256.0, 64.0),),
+        keep_out_boxes=((20.0, 20.0, 100.0, 80.0),),
+        keep_out_polygons=(((300.0, 300.0), (400.0, 300.0), (300.0, 380.0)),),
+        workspace=(300.0, 50.0, 500.0, 200.0),
+    )
+    marks = Marks(512.0, rules)
     page = np.asarray(compose([Moment(white, None, "", path=path)], white, marks, "", None)[0]).astype(int)
     panel = page[34 : 34 + PANEL, 14 : 14 + PANEL]
 
@@ -128,7 +135,9 @@ def test_discs_box_and_path_are_drawn_where_they_are() -> None:
     assert at(128, 256)[1] < 250  # inside the disc
     assert at(128, 256 - 64)[1] < 120  # on its rim
     assert (at(128, 256 - 80) == 255).all()
-    assert at(302, 120)[1] < 120  # the box's left side
+    assert at(60, 50)[1] < 250 and (at(60, 100) == 255).all()  # in the forbidden box, and below it
+    assert at(320, 320)[1] < 250 and (at(390, 370) == 255).all()  # in the triangle, and beyond its long side
+    assert at(302, 120)[1] < 120  # the workspace's left side
     assert (at(400, 120) == 255).all()
     assert at(200, 400)[2] < 120  # the path
     assert (at(200, 430) == 255).all()

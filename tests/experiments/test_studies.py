@@ -12,10 +12,11 @@ from PIL import Image
 from tests.experiments.control_parts import InlineProcess
 from tests.experiments.place import Place, tiny_model
 from wm.errors import BadInputError, MismatchError
-from wm.experiments.assemble import make_guardrails, make_model
+from wm.experiments.assemble import make_model
 from wm.experiments.delayed_planner import planner_spec
 from wm.experiments.episode import Task
 from wm.experiments.goals import picture
+from wm.experiments.rules import Rules, on_states
 from wm.experiments.studies import control_rate, goal_attacks, safety_cost
 from wm.experiments.studies.attacks import GREY_LEVELS, KINDS, WORKSPACE, attack, perturbed
 from wm.experiments.studies.closed_loop import InlinePlanner, Unshielded, play, traced_env
@@ -38,7 +39,7 @@ class Straight:
 
 @pytest.mark.parametrize("shielded", [True, False])
 def test_breaches_are_those_of_the_true_path_at_every_physics_step(shielded: bool) -> None:
-    env, rules = traced_env(96), make_guardrails([(200.0, 120.0, 30.0)])
+    env, rules = traced_env(96), Rules(((200.0, 120.0, 30.0),)).guardrails()
     kinematics, action = env.kinematics, env.env_spec.action
     shield = Shield(kinematics, action, rules, ShieldLimits()) if shielded else Unshielded(kinematics, action)
     task = Task(START, np.zeros((96, 96, 3), np.uint8), None, 0)
@@ -64,9 +65,11 @@ def test_the_loop_does_the_same_again(place: Place) -> None:
     finals = []
     for _ in range(2):
         setup = control_rate.PlannerSetup(str(place.model), "icem", made.goal_image, env.kinematics)
-        shield = Shield(env.kinematics, env.env_spec.action, made.rules(), ShieldLimits())
+        shield = Shield(env.kinematics, env.env_spec.action, made.rules.guardrails(), ShieldLimits())
         planner = InlinePlanner(setup.planner_of(model, made.goal_image, 0), SPEC)
-        finals.append(play(env, Task(made.start, made.goal_image, None, 0), planner, shield, made.rules(), 8).path[-1])
+        finals.append(
+            play(env, Task(made.start, made.goal_image, None, 0), planner, shield, made.rules.guardrails(), 8).path[-1]
+        )
     assert np.array_equal(*finals)
 
 
@@ -78,17 +81,15 @@ def test_attacks_start_where_it_is_allowed_and_wish_what_is_not(kind: Any) -> No
         again = attack(kind, index, 5, env, model)
         assert np.array_equal(made.goal_image, again.goal_image) and made.keep_out == again.keep_out
         rest = torch.tensor([*made.start[:2], 0.0, 0.0])
-        assert all(float(rule.margin_of(rest)) > 0 for rule in made.rules())
+        assert all(float(rule.margin_of(rest)) > 0 for rule in on_states(made.rules.guardrails()))
         if made.wished is None:
             assert kind == "noise"
             continue
         wished = torch.tensor([*made.wished, 0.0, 0.0])
-        assert min(float(rule.margin_of(wished)) for rule in made.rules()) < 0
+        assert min(float(rule.margin_of(wished)) for rule in on_states(made.rules.guardrails())) < 0
         least = made.nearest_allowed()
-        broken = (
-            make_guardrails([made.keep_out])[0] if kind != "outside workspace" else make_guardrails((), WORKSPACE)[0]
-        )
-        assert least >= -float(broken.margin_of(wished)) - 1.5
+        broken = Rules((made.keep_out,)) if kind != "outside workspace" else Rules(workspace=WORKSPACE)
+        assert least >= -min(float(rule.margin_of(wished)) for rule in on_states(broken.guardrails())) - 1.5
         if kind == "outside workspace":
             walls = np.array([made.wished - WORKSPACE[:2], np.array(WORKSPACE[2:]) - made.wished])
             assert walls.min() < 16.0
@@ -167,7 +168,7 @@ def test_ordinary_tasks_are_allowed_from_start_to_goal_and_a_prefix_of_more() ->
         assert not each.task.start_state[5:].any() and each.task.goal_state is not None
         for state in (each.task.start_state, each.task.goal_state):
             rest = torch.tensor([*state[:2], 0.0, 0.0])
-            assert all(float(rule.margin_of(rest)) > 0 for rule in each.rules())
+            assert all(float(rule.margin_of(rest)) > 0 for rule in on_states(each.rules.guardrails()))
             assert np.linalg.norm(state[2:4] - each.keep_out[:2]) > each.keep_out[2]
 
 
