@@ -352,3 +352,23 @@ def test_boxes_are_gone_around_and_not_through() -> None:
         states = robot.step(shield.certify(robot.reading(), np.array([1.0, 0.0])).action)
         assert float(box.margin_of(torch.from_numpy(states)).min()) >= 0
     assert robot.place[0] < 200
+
+
+@pytest.mark.parametrize(
+    ("degrees", "away"), [(0, True), (60, True), (84, True), (88, False), (92, False), (180, False)]
+)
+def test_a_retreat_leads_away_wherever_within_its_error_the_robot_is(degrees: float, away: bool) -> None:
+    """Seen 76 px right of the disc's centre, 5 px uncertain: the disc lies within 3.8 degrees of straight left."""
+    shield = shield_of(DISC, limits=ShieldLimits(position_error=5.0))
+    futures, _ = shield._look_ahead(at_rest(332, 256))
+    angle = np.radians(degrees)
+    action = 0.02 * np.array([np.cos(angle), np.sin(angle)])
+    margins = futures.margins(action)
+    assert futures.first_broken(margins) is not None
+    assert futures.retreats(action, margins) is away
+    nearer = []
+    for turn in np.linspace(0, 2 * np.pi, 73):
+        place = np.array([332, 256]) + 5 * np.array([np.cos(turn), np.sin(turn)])
+        start = np.linalg.norm(place - 256) - 75
+        nearer.append(start >= 0 and margin_with([DISC], at_rest(*place), action) < start - 1e-3)
+    assert away is not any(nearer)
