@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from wm.datasets.reader import EpisodeStore
-from wm.decoder import DECODER_FILE, model_fingerprint, save_decoder, train_decoder
+from wm.decoder import DECODER_FILE, load_decoder, model_fingerprint, save_decoder, train_decoder
 from wm.errors import UnknownNameError
 from wm.experiments import collect, pretrain, refine, train
 from wm.experiments.assemble import ASSETS
@@ -91,14 +91,18 @@ def _config(steps: int, seed: int, episodes: int | None) -> TrainConfig:
 
 
 def decode(data: Path, model_path: Path, recipe: Recipe) -> None:
-    """Train the decoder of a model on some of a store's frames and write it beside the model."""
+    """Train the decoder of a model on some of a store's frames and write it beside the model, unless its own is there."""
     store, (model, _) = EpisodeStore(data), load_model(model_path)
+    target = model_path.parent / DECODER_FILE
+    if target.exists():
+        load_decoder(target, model_fingerprint(model))
+        return
     frames = load_frames(store, min(DECODER_EPISODES, len(store)))
     states = frame_states(model, frames).unflatten(1, (model.spec.tokens, model.spec.width))
     config = FitConfig(steps=recipe.decoder_steps, batch=192, learning_rate=3e-3, seed=recipe.seed)
     decoder = train_decoder(states, frames, config, model_path.parent)
     provenance = {"command": "wm build", "data": store.spec.recipe, "steps": recipe.decoder_steps, "seed": recipe.seed}
-    save_decoder(decoder, model_path.parent / DECODER_FILE, model_fingerprint(model), provenance)
+    save_decoder(decoder, target, model_fingerprint(model), provenance)
 
 
 def install(model: Path, env: str) -> Path:

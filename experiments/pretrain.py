@@ -24,7 +24,7 @@ FRAMESKIP = 5
 
 
 def run(data: Path, out: Path, *, encoder: str, width: int, episodes: int, steps: int, batch: int, seed: int) -> Path:
-    """Pretrain and save `<out>/encoder.safetensors`; an interrupted run is continued.
+    """Pretrain and save `<out>/encoder.safetensors`; an interrupted run is continued, a finished one left as it is.
 
     Raises:
         StoreError: no readable store.
@@ -43,12 +43,14 @@ def run(data: Path, out: Path, *, encoder: str, width: int, episodes: int, steps
     config, episodes = PretrainConfig(), min(episodes, len(store))
     made_of = {"encoder": encoder, "token_width": width, "data": store.fingerprint(), "episodes": episodes}
     claim(out, asdict(config) | made_of | {"steps": steps, "batch": batch, "seed": seed})
+    path = out / "encoder.safetensors"
+    if path.exists():
+        return path
     frames = load_frames(store, episodes)
     windows, _ = log_windows(
         store, frames, history=config.history, horizon=HORIZON, frameskip=FRAMESKIP, episodes=episodes
     )
     pretrain(model, windows, config, FitConfig(steps=steps, batch=batch, learning_rate=2e-3, seed=seed), out)
-    path = out / "encoder.safetensors"
     recipe = {"command": "wm pretrain", "objective": "acjepa", "data": store.spec.recipe, "episodes": episodes}
     recipe |= {"steps": steps, "batch": batch, "seed": seed, "wm": wm.__version__, "torch": torch.__version__}
     save_encoder(model, path, {"provenance": recipe})

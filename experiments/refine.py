@@ -24,7 +24,9 @@ from wm.train import states_of
 
 
 def run(data: Path, model_path: Path, out: Path, config: RefineConfig, episodes: int) -> Path:
-    """Refine the encoder and the head of a model, save `<out>/model.safetensors`; an interrupted run is continued.
+    """Refine the encoder and the head of a model, save `<out>/model.safetensors`.
+
+    An interrupted run is continued, a finished one left as it is.
 
     Raises:
         StoreError, CheckpointError: data or model cannot be read.
@@ -37,6 +39,9 @@ def run(data: Path, model_path: Path, out: Path, config: RefineConfig, episodes:
     require_equal("model of another world than the data", store.spec.env, model.spec.env, model_path)
     episodes = min(episodes, len(store))
     claim(out, asdict(config) | {"data": store.fingerprint(), "model": fingerprint(model), "episodes": episodes})
+    path = out / "model.safetensors"
+    if path.exists():
+        return path
     frames = load_frames(store, episodes)
     states = frame_states(model, frames)
     windows, held_out = log_windows(
@@ -50,7 +55,6 @@ def run(data: Path, model_path: Path, out: Path, config: RefineConfig, episodes:
     model.remember(states[random_rows(windows, BANK * 4)], states[random_rows(held_out, 8192)])
     recipe = {"command": "wm refine", "data": store.spec.recipe, "episodes": episodes, "anchor": config.anchor}
     recipe |= {"steps": config.schedule.steps, "batch": config.schedule.batch, "seed": config.schedule.seed}
-    path = out / "model.safetensors"
     model.save(path, recipe | {"draft": provenance, "wm": wm.__version__, "torch": torch.__version__})
     return path
 

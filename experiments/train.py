@@ -39,7 +39,9 @@ PROBE_FRAMES = 20_000
 
 
 def run(data: Path, encoder_path: Path, out: Path, config: TrainConfig, seed: int) -> Path:
-    """Train and write `<out>/model.safetensors` and the report; an interrupted run is continued.
+    """Train and write `<out>/model.safetensors` and the report.
+
+    An interrupted run is continued, a finished one left as it is.
 
     Args:
         data: Episode store.
@@ -68,6 +70,9 @@ def run(data: Path, encoder_path: Path, out: Path, config: TrainConfig, seed: in
         require_equal("tokens and width (proprioception included) of the refined head", wanted, came, encoder_path)
     made_of = {"seed": seed, "data": store.fingerprint(), "encoder": encoder.spec().to_json()}
     claim(out, asdict(config) | made_of | {"head": "fitted" if learned is None else fingerprint(learned)})
+    path = out / "model.safetensors"
+    if path.exists() and (out / "report.png").exists():
+        return path
     torch.manual_seed(seed)
     spec = ModelSpec(
         env=store.spec.env,
@@ -101,7 +106,6 @@ def run(data: Path, encoder_path: Path, out: Path, config: TrainConfig, seed: in
         model.proposal.requires_grad_(False)
     _, held_out = log_windows(store, states, horizon=REPORT_HORIZON, **cuts)
     model.remember(states[random_rows(windows, BANK * 4)], states[random_rows(held_out, 8192)])
-    path = out / "model.safetensors"
     model.save(path, _provenance(store, encoder_path, config, seed))
     report = held_out_report(model, windows, held_out, states, store.all_state()[: len(states)])
     write_json(out / "report.json", report)
