@@ -20,6 +20,7 @@ from wm.experiments.oracle import OracleController
 from wm.experiments.rules import Rules
 from wm.model import WorldModel
 from wm.planners.mpc import MPC
+from wm.workers import end_with_parent
 
 ActorName = Literal["model", "noop", "random", "oracle"]
 
@@ -115,6 +116,7 @@ _worker: list[Player] = []
 
 
 def _start_worker(setting: Setting) -> None:
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's, which then ends its workers
     torch.set_num_threads(setting.threads)
     _worker[:] = [Player(setting)]

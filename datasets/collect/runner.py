@@ -19,6 +19,7 @@ import numpy as np
 
 from wm.datasets.schema import Episode
 from wm.errors import StoreError
+from wm.workers import end_with_parent
 
 Policy = Callable[[np.ndarray], np.ndarray]
 _AHEAD = 4  # episodes under way per worker: a slow disk must not fill the memory
@@ -105,6 +106,7 @@ _worker: dict[str, Any] = {}
 
 
 def _start_worker(recording: Recording) -> None:
+    end_with_parent()
     _worker["recording"], _worker["env"] = recording, recording.make_env()
 
 
