@@ -1,0 +1,34 @@
+"""Linear layers at the rate of the machine, in fp32 and equal to rounding."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def linear(
+    x: Float[Tensor, "*n X"], weight: Float[Tensor, "Y X"], bias: Float[Tensor, " Y"] | None = None, gelu: bool = False
+) -> Float[Tensor, "*n Y"]:
+    """``x @ weight.T + bias``, and its GELU (the exact one, with erf) where asked for.
+
+    torch multiplies fp32 matrices with MKL, which takes 256-bit instructions on AMD processors. oneDNN comes in the
+    same CPU builds and takes 512-bit ones wherever they are: more than twice the rate on a Zen 5 core, GELU included.
+    It is used where no gradient has to pass; elsewhere, and where torch has no oneDNN, this is torch's own product.
+    """
+    if _ONEDNN and _plain(x) and weight.dtype == x.dtype and not _needs_gradient(x, weight, bias):
+        after, algorithm = ("gelu", "none") if gelu else ("none", "")
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, after, [], algorithm)
+    y = functional.linear(x, weight, bias)
+    return functional.gelu(y) if gelu else y
+
+
+def _plain(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype == torch.float32 and x.ndim > 1 and x.numel() > 0
+
+
+def _needs_gradient(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

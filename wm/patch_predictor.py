@@ -1,0 +1,130 @@
+"""The patch predictor: one latent step ahead on all patch tokens of the frames, with DINO-WM's layers and sizes."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from wm.frame_causal import FramePredictor, KeysValues, Observed, attend
+from wm.linear import linear
+
+
+class PatchPredictor(FramePredictor):
+    """DINO-WM's predictor (arXiv 2411.04983): a ViT over the patch tokens of up to `window` frames.
+
+    A patch's token is the frozen encoder's token, an embedding of the frame's proprioception and one of the action
+    taken in it, one behind the other; the embeddings are the same for all patches of a frame. It predicts the first two
+    of the next frame's; what it says of the action is dropped. A predicted frame is fed back as it came, with its
+    proprioception by patch. What candidates can share is said in `FramePredictor`; the defaults are DINO-WM's sizes for
+    push-T with DINOv2-S/14 (20.1 M parameters). `wm.foreign_weights.from_dino_wm` brings its weights.
+
+    Args:
+        patches: N.
+        width: D of the encoder's tokens.
+        proprio_width: P; normalised numbers.
+        action_width: A; normalised numbers.
+        proprio_embedding: Numbers of its embedding.
+        action_embedding: Numbers of its embedding.
+        window: Frames.
+        depth: Layers.
+        heads: Attention heads.
+        head_width: Numbers per head.
+        hidden: Hidden numbers of the feed-forward part.
+        chunk: Candidates at a time, see `FramePredictor`.
+    """
+
+    def __init__(
+        self,
+        patches: int = 196,
+        width: int = 384,
+        proprio_width: int = 4,
+        action_width: int = 10,
+        proprio_embedding: int = 10,
+        action_embedding: int = 10,
+        window: int = 3,
+        depth: int = 6,
+        heads: int = 16,
+        head_width: int = 64,
+        hidden: int = 2048,
+        chunk: int = 4,
+    ) -> None:
+        super().__init__(window, patches, heads, chunk)
+        self.width = width
+        full = width + proprio_embedding + action_embedding
+        self.embed_proprio = nn.Linear(proprio_width, proprio_embedding)
+        self.embed_action = nn.Linear(action_width, action_embedding)
+        self.positions = nn.Parameter(torch.randn(window, patches, full))
+        self.blocks = nn.ModuleList([_Block(full, heads, head_width, hidden) for _ in range(depth)])
+        self.norm = nn.LayerNorm(full)
+
+    def frames(self, tokens: Float[Tensor, "B T N D"], proprio: Float[Tensor, "B T P"]) -> Float[Tensor, "B T N X"]:
+        """Observed frames as the predictor takes and gives them: tokens, and embedded proprioception behind them."""
+        embedded = self.embed_proprio(proprio)[:, :, None].expand(-1, -1, tokens.shape[2], -1)
+        return torch.cat([tokens, embedded], dim=-1)
+
+    def split(self, frames: Float[Tensor, "*n N X"]) -> tuple[Float[Tensor, "*n N D"], Float[Tensor, "*n E"]]:
+        """Tokens of frames and the embedding of their proprioception, read at the first patch as DINO-WM does."""
+        return frames[..., : self.width], frames[..., 0, self.width :]
+
+    def observe_frames(
+        self,
+        tokens: Float[Tensor, "B T N D"],
+        proprio: Float[Tensor, "B T P"],
+        past_actions: Float[Tensor, "B K A"],
+    ) -> Observed:
+        """`observe` from the encoder's tokens and normalised proprioception."""
+        return self.observe(self.frames(tokens, proprio), past_actions)
+
+    def condition(self, actions: Float[Tensor, "*n A"]) -> Float[Tensor, "*n E"]:
+        """The embedding that a frame's tokens get."""
+        return self.embed_action(actions)
+
+    def enter(
+        self, frames: Float[Tensor, "M F N X"], conditions: Float[Tensor, "M F E"], place: int
+    ) -> Float[Tensor, "M F N D"]:
+        """Frames with their actions and positions."""
+        behind = conditions[:, :, None].expand(-1, -1, self.tokens, -1)
+        return torch.cat([frames, behind], dim=-1) + self.positions[place : place + frames.shape[1]]
+
+    def layers(
+        self, x: Float[Tensor, "M F N D"], conditions: Float[Tensor, "M F E"], past: KeysValues
+    ) -> tuple[Float[Tensor, "M N D"], KeysValues]:
+        """The transformer's layers; the actions are in the tokens."""
+        seen = KeysValues()
+        for index, block in enumerate(self.blocks):
+            x, keys_values = block(x, past[index] if past else None, index == len(self.blocks) - 1)
+            seen.append(keys_values)
+        return x[:, -1], seen
+
+    def leave(self, x: Float[Tensor, "M N D"]) -> Float[Tensor, "M N X"]:
+        """Final norm, without the action's numbers."""
+        return self.norm(x)[..., : -self.embed_action.out_features]
+
+
+class _Block(nn.Module):
+    """Pre-norm attention over visible frames, then the feed-forward part; `newest` asks for the newest frame only."""
+
+    def __init__(self, width: int, heads: int, head_width: int, hidden: int) -> None:
+        super().__init__()
+        self.heads, self.inner = heads, heads * head_width
+        self.norm = nn.LayerNorm(width)
+        self.queries_keys_values = nn.Linear(width, 3 * self.inner, bias=False)
+        self.merge = nn.Linear(self.inner, width)
+        self.hidden_norm = nn.LayerNorm(width)
+        self.widen = nn.Linear(width, hidden)
+        self.narrow = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor, past: Tensor | None, newest: bool) -> tuple[Tensor, Tensor]:
+        # (M, F, N, D)
+        normed, weight = self.norm(x), self.queries_keys_values.weight
+        if newest and x.shape[1] > 1:
+            x = x[:, -1:]
+            queries = linear(normed[:, -1:], weight[: self.inner])
+            keys_values = linear(normed, weight[self.inner :])
+        else:
+            queries, keys_values = linear(normed, weight).split([self.inner, 2 * self.inner], dim=-1)
+        mixed, seen = attend(queries, past, keys_values, self.heads)
+        x = x + linear(mixed, self.merge.weight, self.merge.bias)
+        wide = linear(self.hidden_norm(x), self.widen.weight, self.widen.bias, gelu=True)
+        return x + linear(wide, self.narrow.weight, self.narrow.bias), seen
