@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -24,6 +24,14 @@ def linear(
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, after, [], algorithm)
     y = functional.linear(x, weight, bias)
     return functional.gelu(y) if gelu else y
+
+
+class Linear(nn.Linear):
+    """torch's layer, its weights and names, on `linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x @ weight.T + bias``."""
+        return linear(x, self.weight, self.bias)
 
 
 def _plain(x: Tensor) -> bool:

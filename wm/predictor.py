@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from wm.linear import Linear
+
 
 class Predictor(nn.Module):
     """Residual MLP: state of `history` frames and one latent step's action to the next frame's state.
@@ -25,11 +27,11 @@ class Predictor(nn.Module):
     def __init__(self, state_width: int, action_width: int, history: int, hidden: int, depth: int) -> None:
         super().__init__()
         self.history = history
-        self.from_state = nn.Linear(history * state_width, hidden)
-        self.from_action = nn.Linear(action_width, hidden, bias=False)
+        self.from_state = Linear(history * state_width, hidden)
+        self.from_action = Linear(action_width, hidden, bias=False)
         self.blocks = nn.ModuleList([_Block(hidden) for _ in range(depth)])
         self.norm = nn.LayerNorm(hidden)
-        self.out = nn.Linear(hidden, state_width)
+        self.out = Linear(hidden, state_width)
         nn.init.zeros_(self.out.weight)  # starts as "copy the last state"
         nn.init.zeros_(self.out.bias)
 
@@ -55,8 +57,8 @@ class _Block(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.widen = nn.Linear(width, 2 * width)
-        self.narrow = nn.Linear(2 * width, width)
+        self.widen = Linear(width, 2 * width)
+        self.narrow = Linear(2 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.narrow(torch.nn.functional.silu(self.widen(self.norm(x))))
