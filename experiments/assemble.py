@@ -14,9 +14,15 @@ from wm.experiments.rules import on_states
 from wm.model import WorldModel, load_model
 from wm.planners.base import Solver
 from wm.planners.cem import CEM
+from wm.planners.cma_es import CMAES
+from wm.planners.gradient import Gradient
+from wm.planners.gradient_cem import GradientCEM
 from wm.planners.guardrails import Guardrail
 from wm.planners.icem import ICEM
+from wm.planners.lbfgs import LBFGS
 from wm.planners.mpc import MPC
+from wm.planners.mppi import MPPI
+from wm.planners.predictive_sampling import PredictiveSampling
 from wm.specs import require_equal
 
 ASSETS = Path(wm.__file__).parent / "assets"
@@ -69,6 +75,16 @@ def make_model(name: str, env: str) -> WorldModel:
 PLANNERS: dict[str, Callable[[int], Solver[Any]]] = {
     "icem": lambda frameskip: ICEM(frameskip, population=128, iterations=6, init_std=0.15),
     "cem": lambda frameskip: CEM(),
+    "mppi": lambda frameskip: MPPI(frameskip, population=128, iterations=6, std=0.15, beta=2.0),
+    "log-mppi": lambda frameskip: MPPI(frameskip, population=128, iterations=6, std=0.15, beta=2.0, log_noise=0.5),
+    "predictive-sampling": lambda frameskip: PredictiveSampling(frameskip, population=128, iterations=6, std=0.1),
+    "gradient": lambda frameskip: Gradient(frameskip, starts=8, iterations=15, rate=0.03, std=0.15),
+    "gradient+cem": lambda frameskip: GradientCEM(
+        ICEM(frameskip, population=128, iterations=3, init_std=0.15),
+        Gradient(frameskip, starts=4, iterations=8, rate=0.03, std=0.15),
+    ),
+    "lbfgs": lambda frameskip: LBFGS(frameskip, starts=4, iterations=12, first_step=0.05, std=0.15),
+    "cma-es": lambda frameskip: CMAES(population=64, iterations=10, std=0.15, diagonal=True),
 }
 """Name to a constructor that takes the frameskip; the first is the default."""
 

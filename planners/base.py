@@ -36,7 +36,8 @@ class Solver(ABC, Generic[StateT]):
       others go on. (A deadline depends on the machine's speed, and so does what it cuts off.)
     * Bit-identical under the same generator state, deadline aside.
 
-    A subclass's state is a dataclass whose fields are tensors with B first, or None.
+    A subclass's state is a dataclass. Tensors in it have B first, so that they are held where a problem has converged;
+    other dataclasses in it likewise. Anything else is taken as it is.
 
     Args:
         iterations: Largest number of iterations, >= 1.
@@ -66,6 +67,10 @@ class Solver(ABC, Generic[StateT]):
     @abstractmethod
     def update(self, problem: Problem, state: StateT, scored: Scored, order: Int[Tensor, "B S"]) -> StateT:
         """Next state from the scored candidates; ``order`` lists them best first."""
+
+    def penalty_at(self, iteration: int) -> float | int | None:
+        """Energy per unit of violation in `Scored.gradient`; None: this iteration's candidates need no gradient."""
+        return None
 
     def answer(self, state: StateT) -> Float[Tensor, "B H A"] | None:
         """A sequence to return instead of the best candidate unless it is infeasible where that one is feasible."""
@@ -124,7 +129,7 @@ class Solver(ABC, Generic[StateT]):
             candidates = self.propose(problem, state, noise, iteration, last)
             if iteration == 0:
                 candidates = torch.cat([known, candidates], dim=1)
-            scored = score(problem, problem.clip(candidates))
+            scored = score(problem, problem.clip(candidates), self.penalty_at(iteration))
             order = scored.order()
             leader = Best.of(scored, order[:, 0])
             updated = self.update(problem, state, scored, order)
@@ -181,6 +186,16 @@ def at_least(name: str, value: float | int, least: float | int) -> None:
         raise BadInputError(f"planner setting '{name}' must be >= {least}, came {value}.")
 
 
+def above_zero(name: str, value: float | int) -> None:
+    """Refuse a setting of a solver.
+
+    Raises:
+        BadInputError: NaN, infinite, zero or below.
+    """
+    if not (math.isfinite(value) and value > 0):
+        raise BadInputError(f"planner setting '{name}' must be > 0, came {value}.")
+
+
 def _guess(problem: Problem) -> Float[Tensor, "B H A"]:
     return ((problem.low + problem.high) / 2).expand(problem.batch, problem.horizon, -1)
 
@@ -188,9 +203,11 @@ def _guess(problem: Problem) -> Float[Tensor, "B H A"]:
 def _hold(old: Any, new: Any, active: Tensor) -> Any:
     """``new`` state for the active problems, ``old`` for those that have converged."""
 
-    def pick(name: str) -> Tensor | None:
+    def pick(name: str) -> Any:
         before, after = getattr(old, name), getattr(new, name)
-        if before is None or after is None:
+        if dataclasses.is_dataclass(before) and dataclasses.is_dataclass(after):
+            return _hold(before, after, active)
+        if not (isinstance(before, Tensor) and isinstance(after, Tensor)):
             return after
         return torch.where(active.view(-1, *[1] * (after.ndim - 1)), after, before)
 

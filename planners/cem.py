@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from wm.errors import BadInputError
-from wm.planners.base import Problem, Solver, at_least
+from wm.planners.base import Problem, Solver, above_zero, at_least
 from wm.planners.candidates import Scored
 from wm.planners.gaussian import Gaussian, elites_of, refit
 from wm.planners.noise import Noise
@@ -49,8 +49,7 @@ class CEM(Solver[Gaussian]):
         at_least("elites", elites, 1)
         at_least("population", population, elites)
         at_least("min_std", min_std, 0)
-        if not (init_std > 0 and init_std < float("inf")):
-            raise BadInputError(f"planner setting 'init_std' must be > 0, came {init_std}.")
+        above_zero("init_std", init_std)
         if not 0 <= momentum < 1:
             raise BadInputError(f"planner setting 'momentum' must be in [0, 1), came {momentum}.")
         if returns not in ("best", "mean"):
@@ -60,7 +59,7 @@ class CEM(Solver[Gaussian]):
 
     def start(self, problem: Problem, guess: Float[Tensor, "B H A"]) -> Gaussian:
         """Around the guess, as wide as ``init_std`` says."""
-        return Gaussian(guess, (self.init_std * _half_range(problem)).expand_as(guess))
+        return Gaussian(guess, (self.init_std * problem.half_range).expand_as(guess))
 
     def propose(
         self, problem: Problem, state: Gaussian, noise: Noise, iteration: int, last: bool
@@ -72,13 +71,9 @@ class CEM(Solver[Gaussian]):
     def update(self, problem: Problem, state: Gaussian, scored: Scored, order: Int[Tensor, "B S"]) -> Gaussian:
         """Refit to the elites."""
         elites, finite = elites_of(scored, order, self.n_elites)
-        mean, std = refit(state, elites, finite, self.momentum, self.min_std * _half_range(problem))
+        mean, std = refit(state, elites, finite, self.momentum, self.min_std * problem.half_range)
         return Gaussian(mean, std, elites)
 
     def answer(self, state: Gaussian) -> Float[Tensor, "B H A"] | None:
         """The mean, where it was asked for."""
         return state.mean if self.returns == "mean" else None
-
-
-def _half_range(problem: Problem) -> Float[Tensor, " A"]:
-    return (problem.high - problem.low) / 2

@@ -69,22 +69,12 @@ class ICEM(CEM):
         self.frameskip, self.beta, self.gamma = frameskip, beta, gamma
         self.n_kept = round(keep * elites)
 
-    def start(self, problem: Problem, guess: Float[Tensor, "B H A"]) -> Gaussian:
-        """Around the guess, as wide as ``init_std`` says."""
-        if problem.width % self.frameskip:
-            raise BadInputError(
-                f"iCEM: frameskip {self.frameskip} must divide the {problem.width} numbers of a latent step's action."
-            )
-        return super().start(problem, guess)
-
     def propose(
         self, problem: Problem, state: Gaussian, noise: Noise, iteration: int, last: bool
     ) -> Float[Tensor, "B S H A"]:
         """Coloured samples, the kept elites, and in the last iteration the mean."""
         count = self.population_at(iteration)
-        robot_width = problem.width // self.frameskip
-        drawn = noise.coloured(count, problem.horizon * self.frameskip, robot_width, self.beta)
-        drawn = drawn.reshape(-1, count, problem.horizon, problem.width)
+        drawn = noise.controls(count, problem.horizon, problem.width, self.frameskip, self.beta)
         candidates = [state.mean[:, None] + state.std[:, None] * drawn]
         if state.elites is not None:
             candidates.append(state.elites[:, : self.n_kept])

@@ -42,7 +42,7 @@ class Noise:
             row.normal_(generator=stream)
         return drawn
 
-    def coloured(self, samples: int, time: int, width: int, beta: float) -> Float[Tensor, "B S L W"]:
+    def coloured(self, samples: int, time: int, width: int, beta: float | int) -> Float[Tensor, "B S L W"]:
         """Unit-variance noise with power spectral density ~ 1 / f^beta along its ``time`` steps.
 
         Independent over samples and over the ``width`` action dimensions; shape ``(B or 1, samples, time, width)``.
@@ -50,9 +50,30 @@ class Noise:
         white = self.normal(samples, width, time)
         return (white @ colouring(time, beta, white.dtype, white.device)).transpose(-1, -2)
 
+    def controls(
+        self, samples: int, horizon: int, width: int, frameskip: int, beta: float | int
+    ) -> Float[Tensor, "B S H A"]:
+        """Coloured noise for action sequences, at control-step resolution.
+
+        A latent step's ``width`` numbers are ``frameskip`` control steps of width / frameskip numbers each, so noise is
+        drawn over horizon * frameskip control steps.
+
+        Raises:
+            BadInputError: ``frameskip`` does not divide the width.
+        """
+        if width % frameskip:
+            raise BadInputError(f"frameskip {frameskip} must divide the {width} numbers of a latent step's action.")
+        drawn = self.coloured(samples, horizon * frameskip, width // frameskip, beta)
+        return drawn.reshape(-1, samples, horizon, width)
+
+    def seeds(self, batch: int) -> list[int]:
+        """A seed per problem for a library that draws its own noise; one for all where they share their noise."""
+        seeds = [_seed(stream) for stream in self._streams]
+        return seeds if len(seeds) == batch else seeds * batch
+
 
 @functools.lru_cache(maxsize=32)
-def colouring(time: int, beta: float, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "L L"]:
+def colouring(time: int, beta: float | int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "L L"]:
     """Matrix that colours: ``white @ matrix`` has PSD ~ 1 / f^beta and variance 1 at every time step.
 
     Row by row it is the inverse real FFT of one independent spectral amplitude (Timmer and Koenig 1995, as in Pinneri

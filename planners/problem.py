@@ -69,6 +69,11 @@ class Problem:
         """A, numbers in one latent step's action."""
         return len(self.low)
 
+    @property
+    def half_range(self) -> Float[Tensor, " A"]:
+        """Half the distance between the bounds, raw units: what solvers measure their steps in."""
+        return (self.high - self.low) / 2
+
     def check(self, what: str, value: Tensor, shape: tuple[int, ...]) -> None:
         """Refuse a tensor of actions that is misshapen or not finite.
 

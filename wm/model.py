@@ -85,29 +85,29 @@ class WorldModel(nn.Module):
         state = self.joint.head(tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2])
         return Latent(state, proprio)
 
-    @torch.inference_mode()
     def imagine(self, context: Latent, actions: Float[Tensor, "B S H A"]) -> Trajectory:
         """Roll candidate actions out from the observed context.
 
         Args:
             context: The last `history` observed frames, one latent step apart, oldest first, with proprioception when
                 the robot reports it.
-            actions: Raw units.
+            actions: Raw units. Where they require gradients and these are enabled, the trajectory passes them on.
 
         Raises:
             BadInputError: the context's length or proprioception is not what the model was trained with.
         """
-        vectors = self._state_vectors(context)
-        mean, std = self.action_moments
-        normalised = (actions.unflatten(-1, (self.spec.frameskip, -1)) - mean) / std
-        states = rollout(self.joint.predictor, vectors, normalised.flatten(-2))
-        latent = self.spec.tokens * self.spec.width
-        tokens = states[..., :latent].unflatten(-1, (self.spec.tokens, self.spec.width))
-        proprio = None
-        if context.proprio is not None:
-            mean, std = self.proprio_moments
-            proprio = states[..., latent:] * std + mean
-        return Trajectory(actions, tokens, proprio)
+        with torch.inference_mode(not (torch.is_grad_enabled() and actions.requires_grad)):
+            vectors = self._state_vectors(context)
+            mean, std = self.action_moments
+            normalised = (actions.unflatten(-1, (self.spec.frameskip, -1)) - mean) / std
+            states = rollout(self.joint.predictor, vectors, normalised.flatten(-2))
+            latent = self.spec.tokens * self.spec.width
+            tokens = states[..., :latent].unflatten(-1, (self.spec.tokens, self.spec.width))
+            proprio = None
+            if context.proprio is not None:
+                mean, std = self.proprio_moments
+                proprio = states[..., latent:] * std + mean
+            return Trajectory(actions, tokens, proprio)
 
     @torch.inference_mode()
     def propose(

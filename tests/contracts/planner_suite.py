@@ -138,7 +138,7 @@ class PlannerContract:
         seen = []
 
         def rollout(actions: Tensor) -> Trajectory:
-            seen.append((actions.min(), actions.max()))
+            seen.append((actions.detach().min(), actions.detach().max()))
             return rollout_actions(actions)
 
         task = problem(rollout, [Term(lambda t: -t.actions.mean((-2, -1)))], low=low, high=high)

@@ -60,3 +60,23 @@ def test_one_generator_is_shared_and_several_are_not() -> None:
 def test_wrong_number_of_generators_is_refused() -> None:
     with pytest.raises(BadInputError, match="expected one generator or 3, one per problem, came 2"):
         Noise([torch.Generator(), torch.Generator()], 3, torch.zeros(()))
+
+
+def test_controls_are_smooth_across_latent_steps_and_split_by_control_step() -> None:
+    drawn = Noise(torch.Generator().manual_seed(0), 1, torch.zeros(())).controls(3000, 4, 10, 5, 2.0)
+    assert drawn.shape == (1, 3000, 4, 10)
+    steps = drawn.reshape(3000, 20, 2)
+    assert (steps.diff(dim=1).square().mean((0, 2)) < 0.5).all()  # white noise: 2
+    assert steps[..., 0].flatten().dot(steps[..., 1].flatten()).abs() / steps[..., 0].numel() < 0.05
+    with pytest.raises(BadInputError, match="frameskip 3 must divide the 10 numbers of a latent step's action"):
+        Noise(torch.Generator(), 1, torch.zeros(())).controls(1, 4, 10, 3, 2.0)
+
+
+def test_seeds_are_shared_with_one_generator_and_as_alone_with_one_each() -> None:
+    def seeds(source: object, batch: int) -> list[int]:
+        return Noise(source, batch, torch.zeros(())).seeds(batch)
+
+    shared = seeds(torch.Generator().manual_seed(3), 3)
+    assert shared == seeds(torch.Generator().manual_seed(3), 1) * 3
+    own = seeds([torch.Generator().manual_seed(s) for s in (3, 4)], 2)
+    assert own == [shared[0], *seeds(torch.Generator().manual_seed(4), 1)] and own[0] != own[1]

@@ -77,6 +77,38 @@ def test_gradients_are_not_kept(world_model: WorldModel, frames: Frames) -> None
     assert not world_model.imagine(context(world_model, frames), candidates()).tokens.requires_grad
 
 
+def test_gradients_reach_the_actions_where_they_are_asked_for(world_model: WorldModel, frames: Frames) -> None:
+    """As finite differences say; the observed history comes out of inference mode, with and without proprioception."""
+    torch.nn.init.normal_(world_model.joint.predictor.out.weight, std=0.3, generator=torch.Generator().manual_seed(4))
+    without = replace(world_model.spec, env=replace(world_model.spec.env, proprio=None))
+    blind = build_model(without, world_model.encoder, Moments(torch.zeros(2), torch.ones(2)), None)
+    torch.nn.init.normal_(blind.joint.predictor.out.weight, std=0.3, generator=torch.Generator().manual_seed(4))
+    for model, seen in ((world_model, context(world_model, frames)), (blind, blind.encode(frames(2)))):
+        model.double()
+        seen = Latent(seen.tokens.double(), None if seen.proprio is None else seen.proprio.double())
+        actions = candidates().double().requires_grad_()
+
+        def value(actions: Tensor, model: WorldModel = model, seen: Latent = seen) -> Tensor:
+            found = model.imagine(seen, actions)
+            return (
+                found.tokens.square().sum()
+                if found.proprio is None
+                else (found.tokens.sin().sum() + found.proprio.sum())
+            )
+
+        (gradient,) = torch.autograd.grad(value(actions), actions)
+        for index in [(0, 0, 0, 0), (0, 1, 1, 7), (0, 3, 2, 9)]:
+            nudge = torch.zeros_like(actions).index_put_(
+                tuple(torch.tensor(i) for i in index), torch.tensor(1e-6).double()
+            )
+            slope = (value(actions.detach() + nudge) - value(actions.detach() - nudge)) / 2e-6
+            torch.testing.assert_close(gradient[index], slope, rtol=1e-4, atol=1e-6)
+        assert not any(p.grad is not None or p.requires_grad for p in model.parameters())
+        with torch.no_grad():
+            quiet = model.imagine(seen, actions)
+        assert not quiet.tokens.requires_grad and quiet.tokens.is_inference()
+
+
 def test_a_context_of_another_length_is_refused(world_model: WorldModel, frames: Frames) -> None:
     latent = world_model.encode(frames(3), torch.zeros(1, 3, 4))
     with pytest.raises(BadInputError, match="context: expected 2 frames, came 3"):
