@@ -129,7 +129,12 @@ def non_negative(value: object, what: str) -> float:
 
 
 def norm(x: Tensor, y: Tensor) -> Tensor:
-    """Euclidean length of vectors; NaN where a component is NaN (`torch.hypot` of NaN and infinity is infinite)."""
+    """Euclidean length of vectors; NaN where a component is NaN (`torch.hypot` of NaN and infinity is infinite).
+
+    The slope of a square root is infinite at 0, and NaN times 0: where gradients pass, a length of 0 has the slope 0.
+    """
+    if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
+        return torch.linalg.vector_norm(torch.stack([x, y], dim=-1), dim=-1)
     return (x * x + y * y).sqrt()
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from wm.errors import BadInputError
-from wm.planners.guardrails import Guardrail, KeepOutDiscs, PathGuardrail, SpeedLimit, WorkspaceBox
+from wm.planners.guardrails import Guardrail, KeepOutBoxes, KeepOutDiscs, PathGuardrail, SpeedLimit, WorkspaceBox
 from wm.types import Trajectory
 
 NUMBER = st.floats(-600, 600, width=32)
@@ -100,3 +100,21 @@ def test_names_and_units() -> None:
 def test_bad_settings_are_refused(make: Any, arguments: tuple[Any, ...], message: str) -> None:
     with pytest.raises(BadInputError, match=message):
         make(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("rule", "state", "slope"),
+    [
+        (KeepOutBoxes([[0, 0]], [[100, 40]]), [50.0, 39.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]),  # inside: out of it
+        (KeepOutBoxes([[0, 0]], [[100, 40]]), [50.0, 60.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]),
+        (KeepOutDiscs([[50, 50]], [20]), [50.0, 50.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]),
+        (SpeedLimit(5.0), [1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]),  # at rest
+        (SpeedLimit(5.0), [1.0, 1.0, 3.0, 4.0], [0.0, 0.0, -0.6, -0.8]),
+    ],
+)
+def test_margins_have_a_slope_everywhere(rule: PathGuardrail, state: list[float], slope: list[float]) -> None:
+    path = torch.tensor(state, requires_grad=True)
+    margin = rule.margin_of(path)
+    (found,) = torch.autograd.grad(margin, path)
+    torch.testing.assert_close(found, torch.tensor(slope))
+    torch.testing.assert_close(margin.detach(), rule.margin_of(path.detach()))
