@@ -45,7 +45,7 @@ bridge = Bridge(int(sys.argv[1]))
 action = bridge.ask("describe")["action"]
 print("robot:", action["names"], "in units of", action["unit"])
 bridge.ask("command")  # one client commands; refused while another does
-bridge.ask("reset")  # clear the stop that an earlier client may have left
+bridge.ask("reset")  # clear a stop that a commander left; after anyone else's or the deadman's: force=True
 for _ in range(int(sys.argv[2]) if len(sys.argv) > 2 else 40):
     began = time.monotonic()
     seen = bridge.ask("observe")  # also: seen["image"], seen["side"], seen["stamp"], seen["sequence"]

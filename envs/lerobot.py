@@ -8,9 +8,10 @@ no time stamps and no bounds, which therefore have to be said here.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import cv2
@@ -63,22 +64,24 @@ class RobotFromLeRobot:
     """A LeRobot robot behind `wm.robot.Robot`.
 
     It is connected with ``calibrate=False``, because LeRobot's calibration asks questions on the terminal: calibrate it
-    before. `stop` reads the robot once and sends what ``brake`` says; one that is called during another call waits for
-    it, because LeRobot's buses take one call at a time.
+    before. `stop` reads the robot once and sends what ``brake`` says of the reading, or of the last one when there is
+    none, e.g. because a camera failed. LeRobot's buses take one call at a time, so it waits for one that is under way,
+    and for its reading; but after ``patience_s`` they count as hung, and the brake is sent beside them.
 
     Args:
         lerobot: The robot; its life is the caller's, its connection is this object's.
         camera: Key of the picture. It is cropped to its central square, then resized.
         action_spec: Order, unit, bounds and rate of the action; LeRobot knows no bounds.
         proprio_spec: What to report as proprioception, or None.
-        brake: Proprioception ``(P,)`` (or None) to the action ``(A / F,)`` that brakes and holds: the present position
-            for a robot that is told positions, zero for one that is told velocities.
+        brake: Proprioception ``(P,)`` (None: nothing has been read) to the action ``(A / F,)`` that brakes and holds:
+            the present position for a robot that is told positions, zero for one that is told velocities.
         action_keys: LeRobot's key of each number of the action; default its names.
         proprio_keys: LeRobot's key of each number of proprioception; default their names.
         image_size: Side of the picture, pixels; default the camera's shorter one.
         kinematics: The robot's exact motion, or None.
         frame_age_s: How old the camera's newest frame may be when the robot is asked; stamps are earlier by it. LeRobot
             itself refuses frames only from 0.5 s on. [s]
+        patience_s: Longest time that a stop waits before it sends the brake. [s]
         clock: Monotonic seconds.
 
     Raises:
@@ -98,6 +101,7 @@ class RobotFromLeRobot:
         image_size: int | None = None,
         kinematics: PointKinematics | None = None,
         frame_age_s: float = 0.0,
+        patience_s: float = 0.1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.lerobot, self._camera, self._action, self._brake = lerobot, camera, action_spec, brake
@@ -106,8 +110,9 @@ class RobotFromLeRobot:
         self._kinematics, self._frame_age_s, self._clock = kinematics, frame_age_s, clock
         height, width = self._check_features(proprio_spec)
         self._observation = ObservationSpec(image_size or min(height, width), proprio_spec)
-        self._lock = threading.Lock()
-        self._sequence = 0
+        self._lock, self._patience_s = threading.Lock(), patience_s
+        self._sequence, self._connected = 0, False
+        self._last: np.ndarray | None = None  # proprioception of the newest reading
 
     @property
     def observation_spec(self) -> ObservationSpec:
@@ -133,6 +138,8 @@ class RobotFromLeRobot:
         with self._lock:
             if not self.lerobot.is_connected:
                 self._call(self.lerobot.connect, calibrate=False)
+            if not self._connected:
+                self._connected, self._last = True, None
 
     def get_observation(self) -> RobotObservation:
         """A new reading; its stamp is when it was asked for, less ``frame_age_s``.
@@ -142,7 +149,7 @@ class RobotFromLeRobot:
         """
         with self._lock:
             asked = self._clock()
-            seen = self._seen()
+            seen = self._seen({self._camera, *self._proprio_keys})
             self._sequence += 1
             image, proprio = self._picture(seen[self._camera]), self._proprio(seen)
             return RobotObservation(image, proprio, asked - self._frame_age_s, self._sequence)
@@ -156,26 +163,54 @@ class RobotFromLeRobot:
         """
         numbers = clipped_action(action, self._action)
         with self._lock:
+            if not self.lerobot.is_connected:
+                raise RobotError("LeRobot robot: not connected; call connect() first.")
             return self._send(numbers)
 
     def stop(self) -> None:
-        """Brake and hold until the next action; nothing when not connected.
+        """Brake and hold until the next action; nothing when not connected. It needs no reading and waits for none.
 
         Raises:
-            RobotError: LeRobot's robot cannot be read or told.
+            RobotError: LeRobot's robot cannot be told, e.g. because it lost its connection; or ``brake`` failed.
         """
-        with self._lock:
-            if self.lerobot.is_connected:
-                self._send(clipped_action(self._brake(self._proprio(self._seen())), self._action))
+        if not (self._connected or self.lerobot.is_connected):
+            return
+        ends = time.monotonic() + self._patience_s
+        if self._proprio_keys:
+            reader = threading.Thread(target=self._look, name="lerobot-look", daemon=True)
+            reader.start()
+            reader.join(self._patience_s)
+        with self._turn(ends):
+            try:
+                numbers = clipped_action(self._brake(self._last), self._action)
+            except Exception as error:
+                raise RobotError(f"LeRobot robot: its brake failed: {type(error).__name__}: {error}") from error
+            self._send(numbers)
 
     def disconnect(self) -> None:
-        """Brake and close; nothing when not connected."""
+        """Brake and close, also when the brake fails (the error is `stop`'s); nothing when not connected."""
         try:
             self.stop()
         finally:
-            with self._lock:
+            with self._turn(time.monotonic() + self._patience_s):
+                self._connected = False
                 if self.lerobot.is_connected:
                     self._call(self.lerobot.disconnect)
+
+    @contextlib.contextmanager
+    def _turn(self, ends: float) -> Iterator[None]:
+        """LeRobot's robot to oneself; after ``ends``, monotonic seconds, beside a call that hangs."""
+        mine = self._lock.acquire(timeout=max(0.0, ends - time.monotonic()))
+        try:
+            yield
+        finally:
+            if mine:
+                self._lock.release()
+
+    def _look(self) -> None:
+        """Read proprioception for a stop, if it can be read."""
+        with self._lock, contextlib.suppress(RobotError):
+            self._proprio(self._seen(set(self._proprio_keys)))
 
     def _check_features(self, proprio: ProprioSpec | None) -> tuple[int, int]:
         seen, acted = self.lerobot.observation_features, self.lerobot.action_features
@@ -198,9 +233,9 @@ class RobotFromLeRobot:
         except Exception as error:
             raise RobotError(f"LeRobot robot: {type(error).__name__}: {error}") from error
 
-    def _seen(self) -> dict[str, Any]:
+    def _seen(self, keys: set[str]) -> dict[str, Any]:
         seen = self._call(self.lerobot.get_observation)
-        missing = {self._camera, *self._proprio_keys} - set(seen)
+        missing = keys - set(seen)
         if missing:
             raise RobotError(f"LeRobot robot: its observation lacks {sorted(missing)}.")
         return seen
@@ -208,9 +243,14 @@ class RobotFromLeRobot:
     def _proprio(self, seen: dict[str, Any]) -> np.ndarray | None:
         if not self._proprio_keys:
             return None
-        numbers = np.array([float(seen[key]) for key in self._proprio_keys], np.float32)
+        came = [seen[key] for key in self._proprio_keys]
+        try:
+            numbers = np.array([float(value) for value in came], np.float32)
+        except (TypeError, ValueError):
+            numbers = np.full(len(came), np.nan, np.float32)
         if not np.isfinite(numbers).all():
-            raise RobotError(f"LeRobot robot: expected finite {self._proprio_keys}, came {numbers.tolist()}.")
+            raise RobotError(f"LeRobot robot: expected finite {self._proprio_keys}, came {came}.")
+        self._last = numbers.copy()
         return numbers
 
     def _picture(self, value: Any) -> np.ndarray:
@@ -226,8 +266,6 @@ class RobotFromLeRobot:
         return np.asarray(cv2.resize(square, (size, size), interpolation=finer), np.uint8)
 
     def _send(self, numbers: np.ndarray) -> np.ndarray:
-        if not self.lerobot.is_connected:
-            raise RobotError("LeRobot robot: not connected; call connect() first.")
         command = {key: float(number) for key, number in zip(self._action_keys, numbers, strict=True)}
         sent = self._call(self.lerobot.send_action, command)
         try:

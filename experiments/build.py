@@ -91,7 +91,7 @@ def _config(steps: int, seed: int, episodes: int | None) -> TrainConfig:
 
 
 def decode(data: Path, model_path: Path, recipe: Recipe) -> None:
-    """Train the decoder of a model on some of a store's frames and write it beside the model, unless its own is there."""
+    """Train the decoder of a model on some of a store's frames and write it beside it, unless its own is there."""
     store, (model, _) = EpisodeStore(data), load_model(model_path)
     target = model_path.parent / DECODER_FILE
     if target.exists():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json as json_module
 import sys
 from collections.abc import Iterator, Sequence
@@ -41,6 +40,28 @@ SWITCH_S = 0.0005
 
 REACHED = "the goal is reached"
 
+LENGTH = "px"
+"""Length unit of every robot that the shipped guardrails know."""
+
+RobotOption = Annotated[str, typer.Option(help="sim:pusht, or tcp:HOST:PORT for one behind a bridge.")]
+GoalOption = Annotated[Path, typer.Option(help="The goal picture: any square PNG, JPEG, … of at least 16 px.")]
+RateOption = Annotated[float | None, typer.Option(help="Control steps per second; has to be the robot's.")]
+StartOption = Annotated[
+    Path | None,
+    typer.Option(help="Simulated start, as `wm goal` wrote it (default: the .json beside the goal, if any)."),
+]
+SeedOption = Annotated[int | None, typer.Option(help="Of the search, and of a simulated start without a file.")]
+UntilReached = Annotated[bool, typer.Option("--until-reached", help="End when the simulator finds it so.")]
+ResetOption = Annotated[
+    bool,
+    typer.Option("--reset", help="Release a stop that others asked for, or the deadman, whose cause is gone (tcp:)."),
+]
+LogOption = Annotated[Path | None, typer.Option(help="Episode store for what happened; one that exists goes on.")]
+LatencyOption = Annotated[
+    float | None,
+    typer.Option(help="Longest time until an action acts, certified for (and simulated); default 0, tcp: 2 periods."),
+]
+
 
 @dataclass(frozen=True)
 class Driven:
@@ -49,7 +70,7 @@ class Driven:
     Attributes:
         report: The loop's.
         reached: The simulator's success test, None where nobody can tell.
-        smallest_margins: Smallest executed margin at the control steps' readings, by guardrail.
+        smallest_margins: At the control steps' readings, by guardrail; between two of them it may have been smaller.
         episodes: Committed in the log's store, None without a log.
     """
 
@@ -89,7 +110,7 @@ class Keeper:
             sink.record(step)
         simulated = self.rig.simulated
         if self.until_reached and self.loop is not None and simulated is not None and simulated.reached:
-            self.loop.estop(REACHED)
+            self.loop.finish(REACHED)
 
 
 def drive(parts: Drive, console: Console) -> Driven:
@@ -124,21 +145,21 @@ def drive(parts: Drive, console: Console) -> Driven:
         loop.arm()
         with quick_switches(), watcher.showing():
             report = loop.run(request.duration_s)
+        if sink is not None:
+            sink.end(report)
     reached = rig.simulated.reached if rig.simulated is not None and parts.goal_known else None
     return Driven(report, reached, _smallest(parts.guardrails, keeper.readings), None if sink is None else len(sink))
 
 
 def record_of(parts: Drive, driven: Driven) -> dict[str, Any]:
     """JSON values of a run."""
-    request, report = parts.request, dataclasses.asdict(driven.report)
-    report |= {"state": driven.report.state.value, "on_time_share": driven.report.on_time_share}
+    request = parts.request
     record: dict[str, Any] = plain(
         run_info(parts)
-        | report
+        | driven.report.as_values()
         | {
-            "interventions": driven.report.interventions,
             "reached": driven.reached,
-            "smallest_margins": driven.smallest_margins,
+            "smallest_margins_at_readings": driven.smallest_margins,
             "log": None if request.log is None else {"path": str(request.log), "episodes": driven.episodes},
             "warnings": list(parts.warnings),
         }
@@ -157,9 +178,13 @@ def summary(parts: Drive, driven: Driven) -> str:
         f"{report.plans.get('fresh', 0)} plans in time, {report.plans.get('late', 0)} late; "
         f"{report.plan_ms.p50:.0f} ms each (median)",
         f"shield changed {report.interventions} of {sum(report.actions.values())} actions",
+        f"{report.uncertified} stops were not certified"
+        + (f"; the first: {report.first_uncertified}" if report.uncertified else ""),
+        f"{report.contradictions} readings contradicted the stated bounds"
+        + (f", by {report.outside:.2g} {LENGTH} at most" if report.contradictions else ""),
     ]
     for name, margin in driven.smallest_margins.items():
-        lines.append(f"guardrail {name}: smallest executed margin {margin:.1f} {units[name]}")
+        lines.append(f"guardrail {name}: smallest margin at the readings {margin:.1f} {units[name]}")
     if request.log is not None:
         lines.append(f"{request.log}: {driven.episodes} episodes")
     return "\n".join(lines)
@@ -193,30 +218,44 @@ def quick_switches() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
+def report_and_end(parts: Drive, driven: Driven, json: bool) -> None:
+    """Print the run; the exit code says what it came to.
+
+    Raises:
+        KeyboardInterrupt: somebody interrupted it.
+        RobotError: the robot had to be stopped, or a stop was not certified.
+    """
+    report = driven.report
+    if json:
+        sys.stdout.write(json_module.dumps(record_of(parts, driven), indent=2, allow_nan=False) + "\n")
+    else:
+        print(summary(parts, driven))
+    sys.stdout.flush()
+    if report.why == INTERRUPTED:
+        raise KeyboardInterrupt
+    if report.state is not State.IDLE:
+        raise RobotError(f"the robot was stopped: {report.why}.")
+    if report.uncertified:
+        raise RobotError(f"{report.uncertified} stops were not certified; the first: {report.first_uncertified}.")
+
+
 def main(
-    robot: Annotated[str, typer.Option(help="sim:pusht, or tcp:HOST:PORT for one behind a bridge.")],
-    goal: Annotated[Path, typer.Option(help="The goal picture: any square PNG, JPEG, … of at least 16 px.")],
-    rate: Annotated[float | None, typer.Option(help="Control steps per second; has to be the robot's.")] = None,
+    robot: RobotOption,
+    goal: GoalOption,
+    rate: RateOption = None,
     model: Annotated[str, typer.Option(help="Model: a shipped name or a path.")] = "pusht",
-    start: Annotated[
-        Path | None,
-        typer.Option(help="Simulated start, as `wm goal` wrote it (default: the .json beside the goal, if any)."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the search, and of a simulated start without a file.")] = None,
+    start: StartOption = None,
+    seed: SeedOption = None,
     keep_out: KeepOut = None,
     workspace: Workspace = None,
     max_speed: MaxSpeed = None,
     rules: RulesPath = None,
     duration: Annotated[float, typer.Option(help="Seconds.")] = 30.0,
-    until_reached: Annotated[bool, typer.Option("--until-reached", help="End when the simulator finds it so.")] = False,
-    log: Annotated[Path | None, typer.Option(help="Episode store for what happened; one that exists goes on.")] = None,
+    until_reached: UntilReached = False,
+    reset: ResetOption = False,
+    log: LogOption = None,
     planner: Annotated[str, typer.Option(help="Planner.")] = "icem",
-    latency_ms: Annotated[
-        float | None,
-        typer.Option(
-            help="Longest time until an action acts, certified for (and simulated); default 0, tcp: 2 periods."
-        ),
-    ] = None,
+    latency_ms: LatencyOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print the run as JSON, and nothing else, to stdout.")] = False,
 ) -> None:
     """Drive a robot towards a goal picture: plan beside the loop, certify every action, log; Ctrl-C stops it."""
@@ -235,18 +274,10 @@ def main(
         latency_ms=latency_ms,
         log=log,
         until_reached=until_reached,
+        reset=reset,
     )
     torch.set_num_threads(1)  # the other core is the planner's
     parts = prepare(request)
     for warning in parts.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    driven = drive(parts, Console(stderr=json))
-    if json:
-        sys.stdout.write(json_module.dumps(record_of(parts, driven), indent=2, allow_nan=False) + "\n")
-    else:
-        print(summary(parts, driven))
-    sys.stdout.flush()
-    if driven.report.why == INTERRUPTED:
-        raise KeyboardInterrupt
-    if driven.report.state is not State.IDLE and driven.report.why != REACHED:
-        raise RobotError(f"the robot was stopped: {driven.report.why}.")
+    report_and_end(parts, drive(parts, Console(stderr=json)), json)

@@ -37,7 +37,9 @@ class View:
         periods: Executed control steps.
         on_time: Of these, begun in time.
         worst_late_ms: Largest delay of a begin.
-        interventions: Actions that the shield changed.
+        interventions: Actions that the shield changed into certified ones.
+        uncertified: Stops that were not certified.
+        outside: Largest distance of a reading from what the stated bounds allow; 0 when none contradicted them.
         rule: The last rule that the shield enforced.
         energies: Of the newest plan.
         highest: Each energy's highest value so far, the full length of its bar.
@@ -58,6 +60,8 @@ class View:
     on_time: int = 0
     worst_late_ms: float = 0.0
     interventions: int = 0
+    uncertified: int = 0
+    outside: float = 0.0
     rule: str | None = None
     energies: dict[str, float] = field(default_factory=dict)
     highest: dict[str, float] = field(default_factory=dict)
@@ -73,7 +77,9 @@ class View:
         self.periods += 1
         self.on_time += step.late_s <= self.on_time_s
         self.worst_late_ms = max(self.worst_late_ms, 1000 * step.late_s)
-        self.interventions += step.kind != "passed"
+        self.interventions += step.kind not in ("passed", "uncertified_stop")
+        self.uncertified += step.kind == "uncertified_stop"
+        self.outside = max(self.outside, step.outside)
         self.rule = step.rule or self.rule
         self.certified = step.margin
         self.deadline_ms = step.deadline_ms or self.deadline_ms
@@ -92,6 +98,10 @@ class View:
         if self.plan_ms is not None and self.deadline_ms is not None:
             parts.append(f"plan {self.plan_ms:.0f} of {self.deadline_ms:.0f} ms")
         parts.append(f"shield changed {self.interventions}" + (f" (last: {self.rule})" if self.rule else ""))
+        if self.uncertified:
+            parts.append(f"NOT CERTIFIED: {self.uncertified} stops")
+        if self.outside > 0:
+            parts.append(f"a reading {self.outside:.2g} outside of the bounds")
         parts.append(f"on time {self.on_time} of {self.periods}")
         return " | ".join(parts)
 
@@ -108,6 +118,9 @@ def render(view: View) -> Panel:
         table.add_row(f"margin {name}", f"{value:+.1f} {view.units.get(name, '')}", margin_bar(value, scale))
     certified = "nothing certified yet" if view.certified != view.certified else f"certified {view.certified:+.1f}"
     table.add_row("shield", f"{view.interventions} changed", f"{certified}; last rule: {view.rule or 'none'}")
+    if view.uncertified or view.outside > 0:
+        told = f"a reading {view.outside:.2g} outside of the bounds" if view.outside > 0 else ""
+        table.add_row("not certified", Text(f"{view.uncertified} stops", "bold red"), Text(told, "bold red"))
     if view.plan_ms is not None and view.deadline_ms is not None:
         numbers = f"{view.plan_ms:.0f} / {view.deadline_ms:.0f} ms"
         table.add_row("plan / deadline", numbers, deadline_bar(view.plan_ms, view.deadline_ms))

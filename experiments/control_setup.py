@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,15 +14,16 @@ import torch
 
 import wm
 from wm.encoders.base import fingerprint
-from wm.errors import BadInputError
+from wm.errors import BadInputError, RobotError
 from wm.experiments.assemble import find_model, make_env, make_model, make_mpc, require_clear_start
 from wm.experiments.delayed_planner import PlannerSetup
 from wm.experiments.mission import look_at_goal
 from wm.experiments.options import require_seed
 from wm.experiments.robots import Rig, RobotName, bridged_rig, simulated_rig
-from wm.experiments.rules import Rules
+from wm.experiments.rules import ARENA, Rules
 from wm.experiments.start import find_start
 from wm.model import WorldModel
+from wm.planners.control.parts import HasLatch
 from wm.planners.control.settings import LoopSettings
 from wm.planners.control.shield import Shield, ShieldLimits
 from wm.planners.guardrails import Guardrail
@@ -35,6 +35,13 @@ LEAD_STEPS = 2
 
 REPLAN_EVERY = 5
 """Control steps from one plan to the next."""
+
+PICTURE_PIXELS = 2.0
+"""Way of the pusher, in pixels of the picture, after which a camera that is alive must show another picture: its edge
+has then passed over whole pixels, whatever the camera averages or rounds."""
+
+LONGEST_S = 86_400.0
+LATEST_MS = 10_000.0
 
 
 @dataclass(frozen=True)
@@ -51,11 +58,12 @@ class ControlRequest:
         planner: Planner's name.
         rules: What the robot keeps.
         bounds: Errors and disturbances that the shield certifies for, by their names in `ShieldLimits`.
-        duration_s: Seconds, > 0.
+        duration_s: Seconds, > 0 and at most `LONGEST_S`.
         latency_ms: Longest time until an action begins to act [ms]; a simulated robot is made that late. None: none in
             a simulation, two control periods behind a bridge.
         log: Folder of the episode store, or None.
         until_reached: End when the simulator finds the goal reached.
+        reset: Release a stop of a robot behind a bridge that others asked for, or its deadman.
     """
 
     robot: str
@@ -71,6 +79,7 @@ class ControlRequest:
     latency_ms: float | int | None = None
     log: Path | None = None
     until_reached: bool = False
+    reset: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,7 +134,8 @@ def prepare(request: ControlRequest) -> Drive:
     guardrails = request.rules.guardrails(robot.kinematics)
     late_s = rig.late_s if request.latency_ms is None else request.latency_ms / 1000
     shield = Shield(robot.kinematics, robot.action_spec, guardrails, ShieldLimits(late_s, **request.bounds))
-    settings = LoopSettings(robot.action_spec.control_hz, lead_steps=LEAD_STEPS, replan_every=REPLAN_EVERY)
+    age_s = rig.reading_age_within(late_s)
+    settings = loop_settings(robot.action_spec.control_hz, size, shield.limits, age_s)
     setup = PlannerSetup(
         model=request.model,
         planner=request.planner,
@@ -137,8 +147,26 @@ def prepare(request: ControlRequest) -> Drive:
     )
     _, warnings = look_at_goal(model, goal)
     sha256 = hashlib.sha256(request.goal.read_bytes()).hexdigest()
-    _require_clear(rig, shield, guardrails)
+    _require_clear(rig, shield, guardrails, request.reset)
     return Drive(request, rig, model, setup, shield, guardrails, settings, sha256, goal_known, tuple(warnings))
+
+
+def loop_settings(
+    rate_hz: float | int, image_size: int, limits: ShieldLimits, reading_age_s: float | None = None
+) -> LoopSettings:
+    """Rates and times of `wm control`; ``reading_age_s`` as in `LoopSettings`.
+
+    A picture of push-T shows 512 px of the world, 5.3 px in each of its 96 pixels. After twice that it must have
+    changed; a robot that stands still only seems to move, by twice the stated error of its position.
+    """
+    travel = PICTURE_PIXELS * (ARENA[2] - ARENA[0]) / image_size + 2 * limits.position_error
+    return LoopSettings(
+        rate_hz,
+        lead_steps=LEAD_STEPS,
+        replan_every=REPLAN_EVERY,
+        picture_travel=travel,
+        reading_age_s=reading_age_s,
+    )
 
 
 def run_info(parts: Drive) -> dict[str, Any]:
@@ -159,10 +187,10 @@ def run_info(parts: Drive) -> dict[str, Any]:
 
 def _check_numbers(request: ControlRequest) -> None:
     duration, latency, seed = request.duration_s, request.latency_ms, request.seed
-    if not (math.isfinite(duration) and duration > 0):
-        raise BadInputError(f"duration: expected a number of seconds above 0, came {duration}.")
-    if latency is not None and not (math.isfinite(latency) and latency >= 0):
-        raise BadInputError(f"latency-ms: expected a number of at least 0, came {latency}.")
+    if not 0 < duration <= LONGEST_S:
+        raise BadInputError(f"duration: expected a number of seconds above 0, at most {LONGEST_S:g}, came {duration}.")
+    if latency is not None and not 0 <= latency <= LATEST_MS:
+        raise BadInputError(f"latency-ms: expected a number of at least 0, at most {LATEST_MS:g}, came {latency}.")
     require_seed(seed)
 
 
@@ -193,10 +221,12 @@ def _bridged(request: ControlRequest, name: RobotName) -> tuple[WorldModel, Rig,
     return model, rig, False
 
 
-def _require_clear(rig: Rig, shield: Shield, guardrails: Sequence[Guardrail]) -> None:
-    """Connect, and refuse a robot that stands where it may not."""
+def _require_clear(rig: Rig, shield: Shield, guardrails: Sequence[Guardrail], reset: bool) -> None:
+    """Connect, and refuse a robot that somebody else has stopped, or that stands where it may not."""
     try:
         rig.robot.connect()
+        if isinstance(rig.robot, HasLatch):
+            _release(rig.robot, reset)
         proprio = rig.robot.get_observation().proprio
         if proprio is None:
             raise BadInputError("the robot reports no proprioception, so no action can be certified.")
@@ -211,3 +241,10 @@ def _require_clear(rig: Rig, shield: Shield, guardrails: Sequence[Guardrail]) ->
     except BaseException:
         rig.robot.disconnect()
         raise
+
+
+def _release(robot: HasLatch, force: bool) -> None:
+    try:
+        robot.reset(force=force)
+    except RobotError as error:
+        raise RobotError(f"{error} (--reset releases it, once its cause is gone)") from error

@@ -17,7 +17,7 @@ import numpy as np
 from wm.datasets.schema import DatasetSpec, Episode
 from wm.datasets.writer import EpisodeWriter
 from wm.errors import StoreError
-from wm.planners.control.report import StepLog
+from wm.planners.control.report import LoopReport, StepLog
 from wm.robot import RobotObservation
 
 STEPS_FILE = "steps.jsonl"
@@ -35,11 +35,12 @@ class EpisodeSink:
     An episode holds consecutive control steps, each with an observation of its own: what was seen, and then what the
     robot says it took. A control step that was skipped, or saw nothing new, ends the episode before it. Every
     ``segment_steps`` control steps an episode is committed, by a thread of its own; the next one begins with its last
-    observation, so that nothing is lost between them. A killed process leaves every committed episode, and a line for
-    each executed control step.
+    observation, so that nothing is lost between them. An action that the robot did not confirm is in no episode. A
+    killed process leaves every committed episode, and a line for each control step.
 
     Lines (`STEPS_FILE`): ``{"run": …}`` what ran; ``{"step": …}`` per control step, numbers that are not finite as
-    ``"inf"``, ``"-inf"`` or ``"nan"``; ``{"episode": …}`` which steps a committed episode holds.
+    ``"inf"``, ``"-inf"`` or ``"nan"``; ``{"episode": …}`` which steps a committed episode holds; ``{"end": …}`` how and
+    why the run ended.
 
     Args:
         path: The store's folder: new, empty, or a store of the same spec, which is then continued.
@@ -78,7 +79,7 @@ class EpisodeSink:
         self._thread.start()
 
     def record(self, step: StepLog) -> None:
-        """Take one executed control step; nothing here waits for the disk but the system's own buffers.
+        """Take one control step; nothing here waits for the disk but the system's own buffers.
 
         Raises:
             StoreError: the disk is full or fails, now or at an earlier commit.
@@ -92,9 +93,20 @@ class EpisodeSink:
             self._buffer = []
         if state is not None:
             self._buffer.append((step, state))
+        if step.sent is None:
+            self._hand_over()
+            self._buffer = []
         if len(self._buffer) > self._segment_steps:
             self._hand_over()
             self._buffer = self._buffer[-1:]
+
+    def end(self, report: LoopReport) -> None:
+        """Tell how the run ended, however it ended.
+
+        Raises:
+            StoreError: the disk is full or fails.
+        """
+        self._write({"end": report.as_values()})
 
     def close(self) -> None:
         """Commit what is left, and close; harmless when repeated.
@@ -150,16 +162,19 @@ class EpisodeSink:
             "late_ms": 1000 * step.late_s,
             "sent_ms": 1000 * step.sent_s,
             "state": step.state.value,
+            "why": step.why,
             "fresh": step.fresh,
             "observation": None if step.observation is None else step.observation.sequence,
             "asked": step.asked.tolist(),
-            "sent": step.sent.tolist(),
+            "certified": step.certified.tolist(),
+            "sent": None if step.sent is None else step.sent.tolist(),
             "plan_step": step.plan_step,
             "kind": step.kind,
             "rule": step.rule,
             "by": step.by,
             "moved": step.moved,
             "margin": step.margin,
+            "outside": step.outside,
             "deadline_ms": step.deadline_ms,
         }
         plan = step.plan
@@ -215,6 +230,6 @@ def _episode(rows: list[tuple[StepLog, np.ndarray]], seed: int) -> Episode:
         frames=np.stack([o.image for o in observations]),
         proprio=np.stack(readings).astype(np.float32) if readings else None,
         state=np.stack([state for _, state in rows]).astype(np.float64),
-        actions=np.stack([step.sent for step, _ in rows[:-1]]).astype(np.float32),
+        actions=np.stack([step.sent for step, _ in rows[:-1] if step.sent is not None]).astype(np.float32),
         seed=seed,
     )

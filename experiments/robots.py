@@ -78,14 +78,15 @@ class RobotName:
 
         Raises:
             UnknownNameError: neither, or no such environment.
-            BadInputError: no port.
+            BadInputError: no port, or a host that none can be called.
         """
         kind, _, rest = text.partition(":")
         if kind == "tcp":
-            host, _, port = rest.rpartition(":")
-            if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-                raise BadInputError(f"robot '{text}': expected tcp:HOST:PORT, e.g. tcp:127.0.0.1:5555.")
-            return cls(address=(host.strip("[]"), int(port)))
+            name, _, port = rest.rpartition(":")
+            host = name.strip("[]")
+            if not _is_host(host) or not port.isdecimal() or len(port) > 5 or not 0 < int(port) < 65536:
+                raise BadInputError(f"robot {text!r}: expected tcp:HOST:PORT, e.g. tcp:127.0.0.1:5555.")
+            return cls(address=(host, int(port)))
         if kind != "sim" or rest not in wm.envs.ENV_IDS:
             raise UnknownNameError("robot", text, KNOWN)
         return cls(env=rest)
@@ -98,12 +99,34 @@ class Rig:
     Attributes:
         robot: Not connected yet.
         make_stopper: For a supervisor in another process; None where the robot ends with this process.
-        late_s: Longest time until an action begins to act that is not asked for otherwise [s].
+        reading_age_s: How old a reading may be when an action is certified with it, where nothing else is asked for
+            [s].
+        action_delay_s: Longest time from certifying an action until it begins to act, on its way and in the robot [s].
     """
 
     robot: Robot
     make_stopper: Callable[[], Callable[[], None]] | None
-    late_s: float
+    reading_age_s: float
+    action_delay_s: float
+
+    @property
+    def late_s(self) -> float:
+        """Longest time from a reading until an action acts, where nothing else is asked for: the sum of both [s]."""
+        return self.reading_age_s + self.action_delay_s
+
+    def reading_age_within(self, latency_s: float) -> float:
+        """How old a reading may be [s], so that with the action's delay it makes no more than a stated latency [s].
+
+        Raises:
+            BadInputError: the action's delay alone is more.
+        """
+        left = latency_s - self.action_delay_s
+        if left < -1e-9:
+            raise BadInputError(
+                f"latency: expected at least {1000 * self.action_delay_s:g} ms, in which an action begins to act, "
+                f"came {1000 * latency_s:g} ms."
+            )
+        return max(0.0, left)
 
     @property
     def simulated(self) -> SimulatedRobot | None:
@@ -116,7 +139,7 @@ def simulated_rig(env: Any, state: np.ndarray, goal_state: np.ndarray | None, la
     steps = math.ceil(late_s * env.env_spec.action.control_hz - 1e-9)
     options = {"state": at_rest(state, env.env_spec), "goal_state": goal_state}
     robot = SimulatedRobot(env, impairments=Impairments(action_delay_steps=steps), reset_options=options)
-    return Rig(robot, None, 0.0)
+    return Rig(robot, None, 0.0, late_s)
 
 
 def at_rest(state: np.ndarray, spec: EnvSpec) -> np.ndarray:
@@ -128,13 +151,23 @@ def at_rest(state: np.ndarray, spec: EnvSpec) -> np.ndarray:
 def bridged_rig(host: str, port: int) -> Rig:
     """A robot behind a bridge, late by two control periods at most.
 
-    A reading may be one period old when an action is certified with it, and the action acts up to one period later.
+    A reading may be one period old when an action is certified with it, and the action acts up to one period later: it
+    is assumed that the robot takes it up at its own next control step, the way there included.
 
     Raises:
         RobotError: nobody answers, or not with a robot.
     """
     robot = BridgeRobot.at(host, port)
-    return Rig(robot, partial(BridgeStopper, host, port), 2.0 / robot.action_spec.control_hz)
+    period = 1.0 / robot.action_spec.control_hz
+    return Rig(robot, partial(BridgeStopper, host, port), reading_age_s=period, action_delay_s=period)
+
+
+def _is_host(text: str) -> bool:
+    """Some computer may be called so."""
+    try:
+        return bool(text.encode("idna"))
+    except UnicodeError:
+        return False
 
 
 def logged_spec(rig: Rig, env: EnvSpec) -> EnvSpec:

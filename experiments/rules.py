@@ -138,7 +138,7 @@ def read_rules(path: Path) -> RulesFile:
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # no UTF-8, no TOML, or a number with more digits than Python reads
         raise BadInputError(f"rules file '{path}': {getattr(error, 'strerror', None) or error}.") from error
     bounds = content.pop("bounds", {})
     if not isinstance(bounds, dict):
@@ -154,7 +154,7 @@ def _value(path: Path, key: str, value: Any, forms: dict[str, tuple[Callable[[An
     form, expected = forms[key]
     try:
         return form(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise BadInputError(f"rules file '{path}': {key}: expected {expected}, came {value!r}.") from None
 
 

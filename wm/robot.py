@@ -96,7 +96,13 @@ class Robot(Protocol):
         ...
 
     def stop(self) -> None:
-        """Brake to rest and hold; it may be called at any time, twice, and from another thread."""
+        """Brake to rest and hold; it may be called at any time, twice, and from another thread.
+
+        It needs no sensor that works and waits for no other call that hangs.
+
+        Raises:
+            RobotError: the robot could not be told.
+        """
         ...
 
     def disconnect(self) -> None:

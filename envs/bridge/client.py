@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -73,9 +74,9 @@ class StampMap:
 class BridgeRobot:
     """A robot behind a `wm.envs.bridge.server.BridgeServer`.
 
-    `stop` latches in the server: no action is accepted until `reset`. So do the server's deadman, a stop by anyone else
-    and a commander that was lost. Every call ends within its timeout; any doubt about a reply closes the connection,
-    upon which the server stops the robot.
+    `stop` latches in the server: no action is accepted until `reset`. So do a commander that was lost, the server's
+    deadman and a stop by anyone else; the last two only a forced reset releases. Every call ends within its timeout;
+    any doubt about a reply closes the connection, upon which the server stops the robot.
 
     Args:
         host: Server's address.
@@ -104,6 +105,7 @@ class BridgeRobot:
         self._observation, self._action, self._kinematics = observation_spec, action_spec, kinematics
         self._timeout_s = 1.0 / action_spec.control_hz if timeout_s is None else timeout_s
         self._connect_timeout_s, self._clock = connect_timeout_s, clock
+        self._owner = secrets.randbelow(2**63 - 1) + 1
         self._lock = threading.Lock()
         self._link: Link | None = None
         self._stopper: BridgeStopper | None = None
@@ -153,8 +155,8 @@ class BridgeRobot:
                 for expected, value in zip((self._observation, self._action, self._kinematics), came, strict=True):
                     if expected != value:
                         raise RobotError(f"{link.where}: another robot: expected {expected}, came {value}.")
-                link.ask(Command, Done, self._connect_timeout_s)
-                stopper = BridgeStopper(self.host, self.port, self._timeout_s)
+                link.ask(Command, Done, self._connect_timeout_s, owner=self._owner)
+                stopper = BridgeStopper(self.host, self.port, self._timeout_s, self._owner)
             except BaseException:
                 link.close()
                 raise
@@ -198,14 +200,19 @@ class BridgeRobot:
                 raise link.doubt(f"expected {self._action.width} numbers sent, came {len(sent.action)}.")
         return np.array(sent.action)
 
-    def reset(self) -> None:
+    def reset(self, force: bool = False) -> None:
         """Allow actions again after a stop.
 
+        Args:
+            force: Also after one that was not a commander's own: by anyone else, the deadman, or because the robot
+                failed. It is for an operator to say, who knows that the cause is gone.
+
         Raises:
-            RobotError: not connected, not answered in time, or the robot could not be braked.
+            RobotError: not connected, not answered in time, the robot could not be braked; or it was stopped by someone
+                or something else, which is named, and there is no ``force``.
         """
         with self._lock:
-            self._connected().ask(Reset, Done, self._timeout_s)
+            self._connected().ask(Reset, Done, self._timeout_s, force=force)
 
     def stop(self) -> None:
         """Brake and latch, by a connection of its own; nothing when never connected or disconnected.

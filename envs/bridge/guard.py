@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,12 +17,28 @@ LOG = logging.getLogger("wm.envs.bridge")
 _RETRY_S = 0.05
 
 
+@dataclass(frozen=True)
+class Latch:
+    """Why actions are refused.
+
+    Attributes:
+        reason: Who stopped the robot, or what did.
+        ordinary: It was the commander's own stop, or that the commander left.
+    """
+
+    reason: str
+    ordinary: bool
+
+
 class Guard:
     """A connected robot that several connections share.
 
     - One connection commands at a time.
     - `stop`, from anyone, latches before it brakes; no action reaches the robot until the commander's `reset`, and one
       that was on its way is braked again.
+    - An ordinary latch, a commander's own stop or its leaving, is released by any commander's reset. All others (a stop
+      by anyone else, the deadman, a robot that failed) stand until a reset with ``force``, whatever ordinary stops or
+      commanders come in between: whoever resets then knows that it was not for the commander to end.
     - Deadman: once an action has been accepted, the robot is stopped, latched, as soon as no valid one has come for
       ``deadman_s``. A stop that fails is tried again every 50 ms until it works.
     - A commander that leaves without `release` stops the robot, latched.
@@ -37,7 +54,8 @@ class Guard:
         self._calling = threading.Lock()
         self._changed = threading.Condition()
         self._commander: int | None = None
-        self._latch: str | None = None
+        self._owner: int | None = None  # who the commander said it is; also after it left, until the next one comes
+        self._latch: Latch | None = None
         self._stops = self._stopping = 0  # stops so far, and those that have not returned yet
         self._braked = True
         self._last: float | None = None  # when the last valid action came; None: the deadman rests
@@ -48,15 +66,16 @@ class Guard:
     @property
     def latched(self) -> str | None:
         """Why actions are refused until a reset, or None."""
-        return self._latch
+        latch = self._latch
+        return None if latch is None else latch.reason
 
     @property
     def commander(self) -> int | None:
         """The commanding connection, or None."""
         return self._commander
 
-    def command(self, who: int) -> None:
-        """Make a connection the commander.
+    def command(self, who: int, owner: int | None = None) -> None:
+        """Make a connection the commander; stops by the same ``owner`` will be its own.
 
         Raises:
             RobotError: another one commands.
@@ -64,7 +83,7 @@ class Guard:
         with self._changed:
             if self._commander not in (None, who):
                 raise RobotError("another client commands this robot.")
-            self._commander = who
+            self._commander, self._owner = who, owner
 
     def observe(self) -> RobotObservation:
         """The robot's newest reading.
@@ -89,7 +108,7 @@ class Guard:
             with self._changed:
                 self._require_commander(who)
                 if self._latch is not None:
-                    raise RobotError(f"stopped ({self._latch}); reset it first.")
+                    raise RobotError(f"stopped ({self._latch.reason}); reset it first.")
                 stops = self._stops
                 if self._last is None:  # a first action that hangs has to be noticed as well
                     self._last = self._clock()
@@ -99,7 +118,7 @@ class Guard:
             except BadInputError:
                 raise
             except Exception as error:
-                self.stop(f"the robot failed: {error}")
+                self._stop(Latch(f"the robot failed: {error}", ordinary=False))
                 raise RobotError(f"the robot failed: {error}") from error
             with self._changed:
                 stopped = stops != self._stops
@@ -111,16 +130,26 @@ class Guard:
             raise RobotError("stopped while the action was on its way; reset it first.")
         return sent
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: str, who: int | None = None, owner: int | None = None) -> None:
         """Latch and brake. Never waits for an action that is on its way.
+
+        Args:
+            reason: Who asks for it.
+            who: The connection it came by, None for none.
+            owner: Who it said it is, if it did.
 
         Raises:
             RobotError: the robot's stop failed; it is tried again until it works.
         """
         with self._changed:
-            if self._latch is None:
-                LOG.warning("robot stopped: %s", reason)
-                self._latch = reason
+            ordinary = who is not None and who == self._commander or owner is not None and owner == self._owner
+        self._stop(Latch(reason, ordinary))
+
+    def _stop(self, latch: Latch) -> None:
+        with self._changed:
+            if self._latch is None or (self._latch.ordinary and not latch.ordinary):
+                LOG.warning("robot stopped: %s", latch.reason)
+                self._latch = latch
             self._last = None
             self._stops += 1
             self._stopping += 1
@@ -130,16 +159,19 @@ class Guard:
             with self._changed:
                 self._stopping -= 1
 
-    def reset(self, who: int) -> None:
+    def reset(self, who: int, force: bool = False) -> None:
         """Allow actions again.
 
         Raises:
-            RobotError: not the commander, or the robot has not been braked.
+            RobotError: not the commander, the robot has not been braked, or not an ordinary latch and no ``force``.
         """
         with self._changed:
             self._require_commander(who)
             if self._stopping or not self._braked:
                 raise RobotError("the robot's stop has not worked yet; it cannot be reset.")
+            if self._latch is not None and not (self._latch.ordinary or force):
+                reason = self._latch.reason
+                raise RobotError(f"not reset without force: not its commander stopped it, but this: {reason}")
             self._latch = None
 
     def release(self, who: int) -> None:
@@ -160,7 +192,7 @@ class Guard:
             if self._commander != who:
                 return
         try:
-            self.stop(reason)
+            self._stop(Latch(reason, ordinary=True))
         except RobotError as error:
             LOG.error("%s", error)
         with self._changed:
@@ -199,7 +231,7 @@ class Guard:
                     continue
             try:
                 if self._braked:
-                    self.stop(f"deadman: no valid action for {self.deadman_s:g} s")
+                    self._stop(Latch(f"deadman: no valid action for {self.deadman_s:g} s", ordinary=False))
                 else:
                     self._brake()
             except RobotError as error:

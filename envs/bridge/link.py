@@ -29,7 +29,7 @@ class Link:
         self.where = f"bridge {host}:{port}"
         try:
             self._sock = socket.create_connection((host, port), timeout_s)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter: not a name that a computer may have
             raise RobotError(f"{self.where}: cannot be reached ({error}).") from error
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._last_id = 0

@@ -1,8 +1,9 @@
 """The bridge's messages: which there are, what is in them, and nothing else.
 
 A message is a msgpack map with the keys ``version``, ``type``, ``id`` and those of its class below, all of them and no
-other. Every value is checked for type, length and range, on the way out as on the way in; NaN and infinity are refused
-everywhere. There are no msgpack extensions, and nothing is unpickled.
+other; one that has a default there may be left out, and is left out where it is the default. Every value is checked
+for type, length and range, on the way out as on the way in; NaN and infinity are refused everywhere. There are no
+msgpack extensions, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import msgpack
 
@@ -125,7 +126,14 @@ class Describe(Message):
 
 @dataclass(frozen=True)
 class Command(Message):
-    """Make this connection the commanding one; refused while another commands."""
+    """Make this connection the commanding one; refused while another commands.
+
+    Attributes:
+        owner: A number that the client chose at random; a `Stop` that says the same is the commander's own.
+    """
+
+    owner: int | None = None
+    checks: ClassVar[dict[str, Check]] = {"owner": perhaps(integer(1))}
 
 
 @dataclass(frozen=True)
@@ -147,12 +155,32 @@ class Act(Message):
 
 @dataclass(frozen=True)
 class Stop(Message):
-    """Brake, and refuse actions until a reset. From anyone, by TCP or as one UDP datagram."""
+    """Brake, and refuse actions until a reset. From anyone, by TCP or as one UDP datagram.
+
+    Attributes:
+        owner: See `Command`.
+    """
+
+    owner: int | None = None
+    checks: ClassVar[dict[str, Check]] = {"owner": perhaps(integer(1))}
+
+
+@dataclass(frozen=True)
+class Standby(Message):
+    """As its first request: this connection is there to stop the robot. Room is made for it, it may be silent for ever,
+    and from then on it may ask for nothing but `Describe` and `Stop`."""
 
 
 @dataclass(frozen=True)
 class Reset(Message):
-    """Allow actions again after a stop; from the commanding connection only."""
+    """Allow actions again after a stop; from the commanding connection only.
+
+    Attributes:
+        force: Also after a stop that was not a commander's own, see `wm.envs.bridge.guard.Guard`.
+    """
+
+    force: bool = False
+    checks: ClassVar[dict[str, Check]] = {"force": truth}
 
 
 @dataclass(frozen=True)
@@ -226,7 +254,7 @@ class Sent(Message):
 
 @dataclass(frozen=True)
 class Done(Message):
-    """Reply to `Command`, `Stop`, `Reset` and `Release`: it has been done."""
+    """Reply to `Command`, `Stop`, `Standby`, `Reset` and `Release`: it has been done."""
 
 
 @dataclass(frozen=True)
@@ -237,7 +265,11 @@ class Refused(Message):
     checks: ClassVar[dict[str, Check]] = {"reason": text}
 
 
+MessageT = TypeVar("MessageT", bound=Message)
 REQUESTS: tuple[type[Message], ...] = (Describe, Command, Observe, Act, Stop, Reset, Release)
+FIRST_REQUESTS: tuple[type[Message], ...] = (*REQUESTS, Standby)
+STOPPER_REQUESTS: tuple[type[Message], ...] = (Describe, Stop)
+"""What may come from a connection that stands by."""
 REPLIES: tuple[type[Message], ...] = (Described, Reading, Sent, Done, Refused)
 
 
@@ -253,11 +285,13 @@ def pack(message: Message) -> bytes:
         BadInputError: a value is not what the message may carry.
     """
     kind = type(message)
-    fields = _checked(kind, {f.name: getattr(message, f.name) for f in dataclasses.fields(message)})
+    values = {f.name: getattr(message, f.name) for f in dataclasses.fields(message)}
+    defaults = _defaults(kind)
+    fields = {key: v for key, v in _checked(kind, values).items() if key not in defaults or v != defaults[key]}
     return msgpack.packb({"version": VERSION, "type": kind.__name__.lower(), **fields}, use_bin_type=True)
 
 
-def unpack(data: bytes, kinds: Sequence[type[Message]]) -> Message:
+def unpack(data: bytes, kinds: Sequence[type[MessageT]]) -> MessageT:
     """One message from msgpack; the length of ``data`` was limited by whoever received it.
 
     Args:
@@ -277,8 +311,12 @@ def unpack(data: bytes, kinds: Sequence[type[Message]]) -> Message:
     return named[name](**_checked(named[name], content))
 
 
+def _defaults(kind: type[Message]) -> dict[str, Any]:
+    return {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
+
+
 def _checked(kind: type[Message], values: dict[str, Any]) -> dict[str, Any]:
-    fields = record(id=integer(0), **kind.checks)(kind.__name__.lower(), values)
+    fields = record(id=integer(0), **kind.checks)(kind.__name__.lower(), {**_defaults(kind), **values})
     if kind is Reading and len(fields["image"]) != 3 * fields["side"] ** 2:
         raise _refused("reading.image", f"{3 * fields['side'] ** 2} bytes", len(fields["image"]))
     return fields

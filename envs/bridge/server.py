@@ -12,12 +12,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import ipaddress
-import itertools
 import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,8 +24,10 @@ import numpy as np
 from wm.envs.bridge.frames import receive_frame, send_frame
 from wm.envs.bridge.guard import LOG, Guard
 from wm.envs.bridge.messages import (
+    FIRST_REQUESTS,
     MAX_REQUEST_BYTES,
     REQUESTS,
+    STOPPER_REQUESTS,
     Act,
     Command,
     Describe,
@@ -38,11 +39,13 @@ from wm.envs.bridge.messages import (
     Release,
     Reset,
     Sent,
+    Standby,
     Stop,
     pack,
     refusal,
     unpack,
 )
+from wm.envs.bridge.roster import Roster
 from wm.errors import BadInputError, RobotError
 from wm.robot import Robot
 
@@ -63,7 +66,9 @@ class BridgeServer:
         allow_remote: Listen on an address that other computers reach.
         deadman_periods: Control periods without a valid action after which the robot is stopped.
         frame_timeout_s: Longest time for a frame to come whole or to be taken, and for a connection's first one. [s]
-        max_clients: Connections at a time; more are closed at once. A datagram stop needs none.
+        max_clients: Clients at a time; one more is told so and dropped. A stop is taken from anyone all the same.
+        max_stoppers: Connections at a time that stand by to stop, besides; see `Standby` and `Roster`.
+        idle_timeout_s: A client that asks for nothing for so long is dropped, unless it commands or stands by. [s]
         clock: Monotonic seconds, the same that stamps the robot's readings.
 
     Raises:
@@ -80,6 +85,8 @@ class BridgeServer:
         deadman_periods: float = 3.0,
         frame_timeout_s: float = 1.0,
         max_clients: int = 8,
+        max_stoppers: int = 4,
+        idle_timeout_s: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not allow_remote and not _is_loopback(host):
@@ -87,15 +94,14 @@ class BridgeServer:
                 f"bridge host '{host}': other computers reach it, and there is no authentication; expected a loopback "
                 "address, or remote clients explicitly allowed."
             )
-        if not (deadman_periods > 0 and frame_timeout_s > 0 and max_clients > 0 and 0 <= port <= 65535):
-            raise BadInputError("bridge: expected deadman_periods, frame_timeout_s and max_clients > 0, port <= 65535.")
+        if min(deadman_periods, frame_timeout_s, max_clients, max_stoppers, idle_timeout_s) <= 0:
+            raise BadInputError("bridge: expected every time and every number of connections to be > 0.")
+        if not 0 <= port <= 65535:
+            raise BadInputError(f"bridge: expected a port from 0 to 65535, came {port}.")
         self.robot, self._asked = robot, (host, port)
         self._deadman_s = deadman_periods / robot.action_spec.control_hz
-        self._frame_timeout_s, self._max_clients, self._clock = frame_timeout_s, max_clients, clock
-        self._clients: dict[int, tuple[socket.socket, threading.Thread]] = {}
-        self._numbers = itertools.count(1)
-        self._lock = threading.Lock()
-        self._closing = False
+        self._frame_timeout_s, self._idle_timeout_s, self._clock = frame_timeout_s, idle_timeout_s, clock
+        self._limits = max_clients, max_stoppers
         self._front: threading.Thread | None = None
         self._next_log = 0.0
 
@@ -113,6 +119,7 @@ class BridgeServer:
             self._udp.close()
             raise
         self.guard = Guard(self.robot, self._deadman_s, self._clock)
+        self._roster = Roster(*self._limits)
         self._waker, self._wake = socket.socketpair()
         self._front = threading.Thread(target=self._listen, name="bridge-front", daemon=True)
         self._front.start()
@@ -128,16 +135,10 @@ class BridgeServer:
         """Drop every client, stop and disconnect the robot; nothing when it was not started."""
         if self._front is None:
             return
-        with self._lock:
-            self._closing = True
-            clients = list(self._clients.values())
         self._waker.close()
         self._front.join()
         self._front = None
-        for sock, _ in clients:
-            _hang_up(sock)
-        for _, thread in clients:
-            thread.join()
+        self._roster.close()
         self.guard.close()
         for sock in (self._tcp, self._udp, self._wake):
             sock.close()
@@ -165,23 +166,17 @@ class BridgeServer:
                 self._admit(sock, f"{peer[0]}:{peer[1]}")
 
     def _admit(self, sock: socket.socket, peer: str) -> None:
-        with self._lock:
-            if self._closing or len(self._clients) >= self._max_clients:
-                sock.close()
-                self._complain(f"{peer} turned away: {self._max_clients} clients are connected")
-                return
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            who = next(self._numbers)
-            thread = threading.Thread(target=self._converse, args=(sock, who, peer), name="bridge-client", daemon=True)
-            self._clients[who] = (sock, thread)
-            thread.start()
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if not self._roster.admit(sock, lambda who: self._converse(sock, who, peer)):
+            sock.close()
+            self._complain(f"{peer} turned away: too many connections that have not asked for anything")
 
     def _datagram(self) -> None:
         """One stop from anyone."""
         try:
             data, peer = self._udp.recvfrom(MAX_REQUEST_BYTES + 1)
             request = unpack(data[:MAX_REQUEST_BYTES], (Stop,))
-            self.guard.stop(f"datagram from {peer[0]}:{peer[1]}")
+            self.guard.stop(f"datagram from {peer[0]}:{peer[1]}", owner=request.owner)
             self._udp.sendto(pack(Done(request.id)), peer)
         except (BadInputError, RobotError, OSError) as error:
             self._complain(f"datagram ignored: {error}")
@@ -207,8 +202,7 @@ class BridgeServer:
             if malformed is not None:
                 LOG.warning("client %s dropped: %s", peer, malformed)
                 self._tell(sock, malformed)
-            with self._lock:
-                del self._clients[who]
+            self._roster.remove(who)
             sock.close()
 
     def _exchange(self, sock: socket.socket, who: int, peer: str) -> None:
@@ -216,20 +210,34 @@ class BridgeServer:
 
         Raises:
             BadInputError: something else than a request, or an action that this robot does not have.
-            OSError: the connection broke, or a frame did not come whole or was not taken in time.
+            OSError: the connection broke, or a frame did not begin, come whole or was not taken in time.
         """
-        wait: float | None = self._frame_timeout_s
-        while True:
-            data = receive_frame(sock, MAX_REQUEST_BYTES, wait_s=wait, timeout_s=self._frame_timeout_s)
-            if data is None:
-                return
-            request = unpack(data, REQUESTS)
-            try:
-                reply = _fit(self._answer(request, who, peer))
-            except RobotError as error:
-                reply = pack(refusal(request.id, error))
+        request = self._request(sock, FIRST_REQUESTS, self._frame_timeout_s)
+        if request is None:
+            return
+        stopper = isinstance(request, Standby)
+        full = self._roster.enrol(who, stopper)
+        if full is not None:
+            self._complain(f"{peer} turned away: {full}")
+            turned_away = pack(refusal(request.id, full))
+            reply = self._reply(request, who, peer) if isinstance(request, Stop) else turned_away
             send_frame(sock, reply, self._frame_timeout_s)
-            wait = None
+            return
+        while request is not None:
+            send_frame(sock, self._reply(request, who, peer), self._frame_timeout_s)
+            wait_s = None if stopper or self.guard.commander == who else self._idle_timeout_s
+            request = self._request(sock, STOPPER_REQUESTS if stopper else REQUESTS, wait_s)
+
+    def _request(self, sock: socket.socket, kinds: Sequence[type[Message]], wait_s: float | None) -> Message | None:
+        """The next request; None when the client closed the connection before it."""
+        data = receive_frame(sock, MAX_REQUEST_BYTES, wait_s=wait_s, timeout_s=self._frame_timeout_s)
+        return None if data is None else unpack(data, kinds)
+
+    def _reply(self, request: Message, who: int, peer: str) -> bytes:
+        try:
+            return _fit(self._answer(request, who, peer))
+        except RobotError as error:
+            return pack(refusal(request.id, error))
 
     def _tell(self, sock: socket.socket, error: BadInputError) -> None:
         """Why it is dropped, if it still listens."""
@@ -247,11 +255,11 @@ class BridgeServer:
                 sent = self.guard.act(who, np.array(request.action))
                 return Sent(request.id, tuple(float(number) for number in sent))
             case Stop():
-                self.guard.stop(f"client {peer}")
+                self.guard.stop(f"client {peer}", who, request.owner)
             case Command():
-                self.guard.command(who)
+                self.guard.command(who, request.owner)
             case Reset():
-                self.guard.reset(who)
+                self.guard.reset(who, request.force)
             case Release():
                 self.guard.release(who)
         return Done(request.id)
@@ -279,7 +287,7 @@ def describe(robot: Robot, request_id: int, deadman_s: float) -> Described:
 def _is_loopback(host: str) -> bool:
     try:
         found = socket.getaddrinfo(host, None, family=socket.AF_INET, type=socket.SOCK_STREAM)
-    except OSError:
+    except (OSError, UnicodeError):
         raise BadInputError(f"bridge host '{host}': there is no such IPv4 address.") from None
     return all(ipaddress.ip_address(str(entry[4][0])).is_loopback for entry in found)
 
@@ -311,8 +319,3 @@ def _fit(reply: Message) -> bytes:
         return pack(reply)
     except BadInputError as error:
         raise RobotError(f"the robot reports nonsense: {error}") from error
-
-
-def _hang_up(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)

@@ -7,7 +7,7 @@ import threading
 import time
 
 from wm.envs.bridge.link import Link
-from wm.envs.bridge.messages import Describe, Described, Done, Stop, pack, unpack
+from wm.envs.bridge.messages import Done, Standby, Stop, pack, unpack
 from wm.errors import BadInputError, RobotError
 
 
@@ -15,22 +15,29 @@ class BridgeStopper:
     """Call it to stop the robot, latched, as often as wanted and from any thread.
 
     It needs no commanding connection, so that a supervisor in a process of its own can hold one:
-    ``functools.partial(BridgeStopper, host, port)`` is a factory that another process can build it from.
+    ``functools.partial(BridgeStopper, host, port)`` is a factory that another process can build it from. The server
+    keeps room for it (`Standby`).
 
     Args:
         host: Server's address.
         port: Server's port, TCP and UDP.
         timeout_s: Longest time for each of the two ways. [s]
+        owner: The commander's own number: its stops are ordinary ones. None: somebody else's, as a supervisor's, which
+            only a forced reset releases.
 
     Raises:
         RobotError: no server answers there.
     """
 
-    def __init__(self, host: str, port: int, timeout_s: float = 0.1) -> None:
-        self._host, self._port, self._timeout_s = host, port, timeout_s
+    def __init__(self, host: str, port: int, timeout_s: float = 0.1, owner: int | None = None) -> None:
+        self._host, self._port, self._timeout_s, self._owner = host, port, timeout_s, owner
         self._lock = threading.Lock()
         self._link = Link(host, port, max(timeout_s, 1.0))
-        self._link.ask(Describe, Described, max(timeout_s, 1.0))
+        try:
+            self._link.ask(Standby, Done, max(timeout_s, 1.0))
+        except RobotError:
+            self._link.close()
+            raise
 
     def __call__(self) -> None:
         """Stop, and wait for the confirmation.
@@ -40,7 +47,7 @@ class BridgeStopper:
         """
         with self._lock:
             try:
-                self._link.ask(Stop, Done, self._timeout_s)
+                self._link.ask(Stop, Done, self._timeout_s, owner=self._owner)
                 return
             except RobotError as error:
                 failed = error
@@ -56,7 +63,7 @@ class BridgeStopper:
         try:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
                 sock.connect((self._host, self._port))
-                sock.send(pack(Stop(0)))
+                sock.send(pack(Stop(0, self._owner)))
                 sock.settimeout(max(1e-3, deadline - time.monotonic()))
                 return isinstance(unpack(sock.recv(512), (Done,)), Done)
         except (OSError, BadInputError):

@@ -121,13 +121,18 @@ class Timed:
         self.seconds.append(time.perf_counter() - begin)
         return answer
 
+    def skipped(self, count: int) -> None:
+        """Tell the shield."""
+        self.shield.skipped(count)
+
     def stop_action(self) -> np.ndarray:
         """The shield's."""
         return self.shield.stop_action()
 
     def reset(self) -> None:
-        """Forget what was certified."""
+        """Forget what was certified, and how long that took."""
         self.shield.reset()
+        self.seconds.clear()
 
 
 @dataclass
@@ -141,6 +146,9 @@ class Unshielded:
     def certify(self, proprio: np.ndarray, asked: np.ndarray, held: Sequence[np.ndarray] = ()) -> Certified:
         """The action asked for."""
         return Certified(np.array(asked, np.float64), "passed", None, 0.0, 0.0, math.inf)
+
+    def skipped(self, count: int) -> None:
+        """Nothing is remembered."""
 
     def stop_action(self) -> np.ndarray:
         """Braking."""

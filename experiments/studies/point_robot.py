@@ -30,14 +30,16 @@ class Troubles:
         limits: Stated bounds. Errors of readings have exactly these sizes.
         errors: Direction of the reading's errors: anew each time; always the same; or away from the nearest hazard
             and slower than true.
-        late: Control steps that actions are late: a number, or None for one that changes all the time.
+        late: Control steps that pass besides: a number, or None for one that changes all the time.
         excess: What a push really has, as a share of the stated disturbance; above 1 the bound is broken.
+        aged: So many of these control steps at most are the age of a reading; by the others actions are late.
     """
 
     limits: ShieldLimits
     errors: Errors = "random"
     late: int | None = 0
     excess: float = 1.0
+    aged: int = 0
 
 
 class PointRobot:
@@ -57,14 +59,19 @@ class PointRobot:
         self.place, self.velocity = place.astype(float), np.zeros(2)
         self._hazards, self._troubles, self._rng = hazards, troubles, rng
         self._delay = round(np.ceil(troubles.limits.latency * PUSHER_ACTION.control_hz - 1e-9))
+        self._oldest = min(troubles.aged, self._delay)
         self._sent = [np.zeros(2)] * (self._delay + 1)
         self._newest = 0  # index, in the order sent, of the action that acted last
         self._since_push, self._since_moving = 100, 100
         self._biases = _on_circle(rng), _on_circle(rng)
+        self._past = [(self.place, self.velocity)]  # at the start of every control step
+        self._age = 0  # of the last reading, in control steps
 
     def reading(self) -> np.ndarray:
-        """``(4,)`` float32 x, y, vx, vy with errors of the stated size."""
-        limits, place, velocity = self._troubles.limits, self.place, self.velocity
+        """``(4,)`` float32 x, y, vx, vy with errors of the stated size; to be called once per control step."""
+        limits = self._troubles.limits
+        self._age = min(self._late(0, self._oldest), self._age + 1, len(self._past) - 1)
+        place, velocity = self._past[-1 - self._age]
         if self._troubles.errors == "random":
             ways = _on_circle(self._rng), _on_circle(self._rng)
         elif self._troubles.errors == "constant":
@@ -78,8 +85,7 @@ class PointRobot:
     def step(self, action: np.ndarray) -> np.ndarray:
         """One control step after ``action`` was sent; ``(substeps + 1, 4)`` true states, the one before it first."""
         self._sent.append(np.asarray(action, float))
-        late = self._troubles.late
-        late = int(self._rng.integers(self._delay + 1)) if late is None else late
+        late = self._late(self._oldest, self._delay)
         self._newest = max(self._newest, len(self._sent) - 1 - late)
         acting = self._sent[self._newest]
         self._since_moving = 0 if acting.any() else self._since_moving + 1
@@ -94,7 +100,13 @@ class PointRobot:
             self.velocity = self.velocity + (PUSHER.kp * gap - PUSHER.kv * self.velocity) * PUSHER.dt
             self.place = self.place + self.velocity * PUSHER.dt
             states.append(np.concatenate([self.place, self.velocity]))
+        self._past.append((self.place, self.velocity))
         return np.array(states)
+
+    def _late(self, after: int, until: int) -> int:
+        """How much of the lateness now falls to the control steps of the latency from ``after`` to ``until``."""
+        late = self._troubles.late
+        return int(self._rng.integers(until - after + 1)) if late is None else int(np.clip(late, after, until)) - after
 
     def _push_at(self) -> int | None:
         """Simulation step of a push, if there is one in this control step."""

@@ -1,5 +1,7 @@
 """Does an adversarial planner get a single breach past the shield? Random rules, errors at their bounds, latency.
 
+In a share of the scenes readings are old, and in another they are lost.
+
     python -m wm.experiments.studies.shield_fuzz --steps 1000000 --out shield_fuzz.json
 
 Every control step asks `Shield.certify` as the control loop does and executes the answer on the exact kinematics. The
@@ -58,6 +60,7 @@ class Scene:
         troubles: Errors, delays and pushes.
         max_rate: Of the action, or None.
         start: ``(2,)`` px.
+        lost: Probability that a reading is lost.
     """
 
     rules: list[Guardrail]
@@ -65,6 +68,7 @@ class Scene:
     troubles: Troubles
     max_rate: float | None
     start: np.ndarray
+    lost: float = 0.0
 
 
 @dataclass
@@ -155,16 +159,17 @@ def random_scene(rng: np.random.Generator) -> Scene:
         rules.append(SpeedLimit(float(rng.uniform(80, 400))))
     if rng.random() < 0.15:
         rules.append(AccelerationLimit(float(rng.uniform(3000, 9000)), PUSHER))
-    if rng.random() < 0.1:
+    if rng.random() < 0.2:
         rules.append(JerkLimit(float(rng.uniform(5e5, 1e6)), PUSHER))
     at = rng.uniform(0, SIDE, (4, 1))
     hazards.append(np.concatenate([at[:2] * [0, 1] + [[0, 0], [SIDE, 0]], at[2:] * [1, 0] + [[0, 0], [0, SIDE]]]))
     rate = float(rng.uniform(0.3, 1.5)) if rng.random() < 0.2 else None
-    return Scene(rules, np.concatenate(hazards), random_troubles(rng), rate, rng.uniform(15, SIDE - 15, 2))
+    lost = float(rng.uniform(0.05, 0.6)) if rng.random() < 0.3 else 0.0
+    return Scene(rules, np.concatenate(hazards), random_troubles(rng), rate, rng.uniform(15, SIDE - 15, 2), lost)
 
 
 def random_troubles(rng: np.random.Generator) -> Troubles:
-    """Errors at their bounds, or none."""
+    """Errors at their bounds, or none; what is late may be readings, actions or both."""
     latency = int(rng.choice(4, p=[0.6, 0.25, 0.1, 0.05]))
     noisy, pushed = rng.random() < 0.5, rng.random() < 0.3
     push = float(rng.uniform(0.5, 4)) * pushed
@@ -176,7 +181,8 @@ def random_troubles(rng: np.random.Generator) -> Troubles:
         push * PUSH_SPEED,
     )
     late = None if rng.random() < 0.5 else latency
-    return Troubles(limits, rng.choice(["random", "constant", "flattering"]), late)
+    aged = int(rng.integers(latency + 1)) if rng.random() < 0.5 else 0
+    return Troubles(limits, rng.choice(["random", "constant", "flattering"]), late, aged=aged)
 
 
 def random_adversary(scene: Scene, rng: np.random.Generator) -> Adversary:
@@ -222,6 +228,8 @@ def play(scene: Scene, adversary: Adversary, steps: int, tally: Tally, rng: np.r
     for step in range(steps):
         asked = adversary(step, np.concatenate([robot.place, robot.velocity]))
         reading = robot.reading()
+        if rng.random() < scene.lost:
+            reading = np.full(4, np.nan)
         begin = time.perf_counter()
         answer = shield.certify(reading, asked)
         tally.answered(answer, time.perf_counter() - begin)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import deque
 from dataclasses import dataclass
 
@@ -10,13 +11,19 @@ import numpy as np
 
 from wm.errors import BadInputError, RobotError
 from wm.planners.control.parts import Certifier
+from wm.planners.control.report import StepLog
 from wm.planners.control.shield import Certified
+from wm.planners.control.states import State
+from wm.robot import RobotObservation
 
 REMEMBERED = 16
 """Control steps of sent actions that a shield gets to see."""
 
 NO_READING = "no current reading"
 """Rule of an action that could not be certified with an observation."""
+
+CONTRADICTED = "stated bounds"
+"""Rule of the stop that answers a reading which contradicts what was foreseen under them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,24 +61,28 @@ class Sent:
             held += [action] * min(end - start, REMEMBERED)
         return held[-REMEMBERED:]
 
-    def repeated(self) -> bool:
-        """The last two actions are the same."""
-        return len(self._actions) > 1 and np.array_equal(self._actions[-1][1], self._actions[-2][1])
 
-
-def certified(shield: Certifier, asked: np.ndarray, proprio: np.ndarray | None, held: list[np.ndarray]) -> Certified:
+def certified(
+    shield: Certifier, asked: np.ndarray, proprio: np.ndarray | None, held: list[np.ndarray], skipped: int = 0
+) -> Certified:
     """What the shield lets through; it is asked in every control step, also when there is no current reading.
+
+    A reading that contradicts the stated bounds (`Certified.outside`) is not one to move with: the answer is then the
+    stop, of which nothing can be certified.
 
     Args:
         shield: Certifies.
         asked: ``(W,)``.
         proprio: ``(P,)`` the current reading, or None.
         held: The actions sent last, oldest first.
+        skipped: Control periods without an action since the last one.
 
     Raises:
         BadInputError: its answer is not an action inside the bounds.
     """
     spec = shield.action_spec
+    if skipped > 0:
+        shield.skipped(skipped)
     if proprio is None:
         verdict = shield.certify(np.full(4, np.nan), asked, held)
         verdict = dataclasses.replace(verdict, rule=NO_READING)
@@ -80,7 +91,55 @@ def certified(shield: Certifier, asked: np.ndarray, proprio: np.ndarray | None, 
     action = verdict.action
     if action.shape != (spec.width,) or not (np.isfinite(action).all() and inside(action, spec.low, spec.high)):
         raise BadInputError(f"the shield answered with {action.tolist()}, which is not an action inside its bounds.")
-    return verdict
+    return _stopped(verdict, asked, shield.stop_action()) if verdict.outside > 0 else verdict
+
+
+def _stopped(verdict: Certified, asked: np.ndarray, stop: np.ndarray) -> Certified:
+    """The stop, of which nothing can be said while a stated bound is exceeded."""
+    moved = float(np.linalg.norm(stop - asked))
+    return Certified(stop, "uncertified_stop", CONTRADICTED, verdict.outside, moved, -math.inf, verdict.outside)
+
+
+def unanswered(
+    step: int,
+    times: tuple[float, float],
+    state: tuple[State, str],
+    seen: tuple[RobotObservation | None, bool],
+    asked: Asked,
+    verdict: Certified,
+) -> StepLog:
+    """The record of a control step whose action the robot has not confirmed (yet).
+
+    Args:
+        step: Its number.
+        times: When it began, clock seconds, and how long after its deadline [s].
+        state: Of the loop, and why.
+        seen: Newest observation that may be used, and whether it is new.
+        asked: What was asked for.
+        verdict: What the shield made of it.
+    """
+    return StepLog(
+        step=step,
+        time=times[0],
+        late_s=times[1],
+        sent_s=math.nan,
+        state=state[0],
+        why=state[1],
+        observation=seen[0],
+        fresh=seen[1],
+        asked=asked.action,
+        certified=verdict.action,
+        sent=None,
+        plan_step=asked.plan_step,
+        kind=verdict.kind,
+        rule=verdict.rule,
+        by=verdict.by,
+        moved=verdict.moved,
+        margin=verdict.margin,
+        outside=verdict.outside,
+        plan=None,
+        deadline_ms=None,
+    )
 
 
 def inside(action: np.ndarray, low: tuple[float, ...], high: tuple[float, ...]) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable
 
 from wm.planners.control.parts import HasEstop, Watchdog
+from wm.planners.control.realtime import Interrupts
 from wm.planners.control.states import StateMachine
 from wm.robot import Robot
 
@@ -19,10 +20,13 @@ class Brakes:
         robot: What is driven.
         supervisor: Stops the robot when the loop cannot, or None.
         machine: Where an e-stop latches.
+        interrupts: What Ctrl-C does.
     """
 
-    def __init__(self, robot: Robot, supervisor: Watchdog | None, machine: StateMachine) -> None:
-        self._robot, self._supervisor, self._machine = robot, supervisor, machine
+    def __init__(
+        self, robot: Robot, supervisor: Watchdog | None, machine: StateMachine, interrupts: Interrupts
+    ) -> None:
+        self._robot, self._supervisor, self._machine, self._interrupts = robot, supervisor, machine, interrupts
 
     def must_stop(self) -> bool:
         """Say that the loop lives, and look whether it may go on; from the loop's own thread only."""
@@ -44,12 +48,16 @@ class Brakes:
         return isinstance(self._robot, HasEstop) and self._robot.estopped
 
     def stop(self) -> str | None:
-        """Bring the robot to rest; returns what went wrong, in which case the supervisor is asked to do it."""
+        """Bring the robot to rest; returns what went wrong, in which case the supervisor is asked to do it.
+
+        A Ctrl-C gets out of an attempt that hangs, and of nothing else: it cannot come between the attempts.
+        """
         problem = None
         for _ in range(STOP_ATTEMPTS):
             self._tell(lambda supervisor: supervisor.beat())
             try:
-                self._robot.stop()
+                with self._interrupts.escape():
+                    self._robot.stop()
             except (Exception, KeyboardInterrupt) as error:
                 problem = f"{type(error).__name__}: {error}"
             else:

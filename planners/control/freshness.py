@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
+from wm.planners.control.reckoning import Reckoning
 from wm.robot import ObservationSpec, RobotObservation
 
 Refusal = Literal["misshapen", "not finite", "repeated", "reordered", "from the future", "stale"]
@@ -17,16 +19,17 @@ Refusal = Literal["misshapen", "not finite", "repeated", "reordered", "from the 
 class ObservationGate:
     """Lets fresh observations in and says when the last one is too old or the sensors are stuck.
 
-    Stuck means one of two things. Nothing in the reading changed, bit for bit, for ``frozen_after_s`` during which the
-    robot was told to move. Or the picture alone did not change while the robot's place (its first two numbers of
-    proprioception) moved by ``picture_travel``. It lasts until what was stuck changes.
+    Place (the first two numbers of proprioception) and picture are watched apart, since one may be stuck while the
+    other is alive. The place is stuck when it is the same, bit for bit, although by its kinematics the robot must have
+    moved by more than the stated errors hide: one that is told to stand may look the same for ever. The picture is
+    stuck when it did not change while the place moved by ``picture_travel``. Each lasts until what was stuck changes.
 
     Args:
         spec: What the robot reports.
         stale_after_s: Age [s] from which an observation is not used.
         future_tolerance_s: How far a stamp may lie in the future [s].
-        frozen_after_s: See above [s].
         picture_travel: See above [length unit]; None: not checked.
+        reckoning: The robot's kinematics; None: the place is not checked.
     """
 
     def __init__(
@@ -34,21 +37,20 @@ class ObservationGate:
         spec: ObservationSpec,
         stale_after_s: float | int,
         future_tolerance_s: float | int,
-        frozen_after_s: float | int,
         picture_travel: float | int | None,
+        reckoning: Reckoning | None = None,
     ) -> None:
         self._spec = spec
         self._stale_after_s, self._future_tolerance_s = stale_after_s, future_tolerance_s
-        self._frozen_after_s, self._picture_travel = frozen_after_s, picture_travel
+        self._picture_travel, self._reckoning = picture_travel, reckoning
         self.refused: Counter[str] = Counter()
         self.forget()
 
     def forget(self) -> None:
         """Begin anew: the robot was connected again."""
         self.last: RobotObservation | None = None
-        self._same_since: float | None = None
-        self._place: np.ndarray | None = None
-        self._stuck: Literal["", "readings", "picture"] = ""
+        self._place: np.ndarray | None = None  # where the picture changed
+        self._stuck: set[Literal["place", "picture"]] = set()
 
     def offer(self, observation: RobotObservation, now: float) -> bool:
         """Take an observation if it may be used; it is then `last`. Otherwise `refused` counts why."""
@@ -72,20 +74,21 @@ class ObservationGate:
         age = self.age(now)
         if age > self._stale_after_s:
             return f"stale observation: {1000 * age:.0f} ms old, at most {1000 * self._stale_after_s:g} ms"
-        if self._same_since is not None and now - self._same_since > self._frozen_after_s:
-            self._stuck = "readings"
-        if self._stuck == "readings":
-            return f"frozen observations: nothing changed in {self._frozen_after_s:g} s of motion"
-        if self._stuck == "picture":
+        if "place" in self._stuck:
+            return "frozen readings: the place did not change although the robot had to move"
+        if "picture" in self._stuck:
             return f"frozen picture: it did not change while the robot moved by more than {self._picture_travel:g}"
         return None
 
-    def commanded(self, moving: bool, now: float) -> None:
-        """The action sent now makes the robot move, or does not."""
-        if not moving:
-            self._same_since = None
-        elif self._same_since is None:
-            self._same_since = now
+    def acted(self, sent: Sequence[np.ndarray]) -> None:
+        """A control step's action was sent; ``sent``: the last ones, oldest first."""
+        if self._reckoning is not None:
+            self._reckoning.advance(sent)
+
+    def unclear(self) -> None:
+        """Nobody knows what the robot has done since the last observation: what it must do is reckoned from there."""
+        if self._reckoning is not None and self.last is not None and self.last.proprio is not None:
+            self._reckoning.begin(self.last.proprio)
 
     def _refusal(self, observation: RobotObservation, now: float) -> Refusal | None:
         side, proprio = self._spec.image_size, observation.proprio
@@ -111,18 +114,17 @@ class ObservationGate:
     def _compare(self, previous: RobotObservation | None, new: RobotObservation) -> None:
         """Notice what changed since the previous observation."""
         place = None if new.proprio is None else new.proprio[:2].astype(np.float64)
-        same_picture = previous is not None and np.array_equal(previous.image, new.image)
-        same_proprio = previous is not None and (
-            new.proprio is None or np.array_equal(previous.proprio, new.proprio)  # type: ignore[arg-type]
-        )
-        if not (same_picture and same_proprio):
-            self._same_since = None
-            self._stuck = "" if self._stuck == "readings" else self._stuck
-        if not same_picture:
+        before = None if previous is None or previous.proprio is None else previous.proprio[:2].astype(np.float64)
+        if before is None or place is None or not np.array_equal(before, place):
+            self._stuck.discard("place")
+            self.unclear()
+        elif self._reckoning is not None and self._reckoning.must_have_moved():
+            self._stuck.add("place")
+        if previous is None or not np.array_equal(previous.image, new.image):
             self._place = place
-            self._stuck = ""
+            self._stuck.discard("picture")
         elif self._travelled(place):
-            self._stuck = "picture"
+            self._stuck.add("picture")
 
     def _travelled(self, place: np.ndarray | None) -> bool:
         """The robot has moved too far for a picture that is still the same."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import threading
 import time
@@ -11,22 +12,25 @@ from collections.abc import Callable
 import numpy as np
 
 from wm.errors import BadInputError, RobotError, WmError
-from wm.planners.control.acting import Asked, Sent, certified, taken
+from wm.planners.control.acting import Asked, Sent, certified, taken, unanswered
+from wm.planners.control.arming import await_observation, require_certified_stop
 from wm.planners.control.brakes import Brakes
 from wm.planners.control.freshness import ObservationGate
+from wm.planners.control.holding import HoldCauses
 from wm.planners.control.matching import require_match
 from wm.planners.control.parts import Certifier, HasLatch, LogSink, Planner, Watchdog
-from wm.planners.control.realtime import interrupts, quiet_collector
+from wm.planners.control.realtime import Interrupts, quiet_collector
+from wm.planners.control.reckoning import Reckoning
 from wm.planners.control.replanning import Replanner
 from wm.planners.control.report import LoopReport, StepLog, Tally
 from wm.planners.control.settings import LoopSettings
+from wm.planners.control.shield import Certified
 from wm.planners.control.states import Event, State, StateMachine
 from wm.planners.control.ticker import Ticker
 from wm.robot import Robot, RobotObservation
 
 __all__ = ["ControlLoop", "LoopReport", "LoopSettings", "StepLog"]
 
-POLL_S = 0.01
 ALTERED = 1e-6
 """A robot that takes an action as single precision does not alter it."""
 
@@ -36,7 +40,7 @@ INTERRUPTED = "interrupted (Ctrl-C)"
 class ControlLoop:
     """Drives a robot towards what its planner plans, through a shield; see `docs/control-states.md` for its states.
 
-    One thread runs `run`; `estop`, `hold` and `resume` may be called from any other.
+    One thread runs `run`; `estop`, `finish`, `hold` and `resume` may be called from any other.
 
     Args:
         robot: What is driven.
@@ -44,7 +48,7 @@ class ControlLoop:
         shield: Certifies every action when it is sent.
         settings: Rates and times.
         supervisor: Stops the robot when this process cannot; the caller starts and closes it.
-        log: Keeps every executed control step.
+        log: Keeps every control step in which an action was sent.
         surprise: True for an observation that the model finds impossible: the robot is held while it lasts.
         clock: Monotonic seconds, the clock of the observations' stamps.
         sleep: Sleeps for some seconds.
@@ -66,24 +70,25 @@ class ControlLoop:
         self._supervisor, self._log, self._surprise = supervisor, log, surprise
         self._clock, self._sleep = clock, sleep
         self._machine = StateMachine()
-        self._brakes = Brakes(robot, supervisor, self._machine)
+        self._interrupts = Interrupts(lambda: self._machine.latch(INTERRUPTED))
+        self._brakes = Brakes(robot, supervisor, self._machine, self._interrupts)
         self._stop_action = np.array(shield.stop_action(), dtype=np.float64)
         self._planning = Replanner(planner, settings, self._stop_action)
         self._gate = ObservationGate(
             robot.observation_spec,
             settings.stale_after_s,
             settings.future_tolerance_s,
-            settings.frozen_after_s,
             settings.picture_travel,
+            Reckoning(shield.kinematics, shield.limits, settings.rate_hz),
         )
         self._sent = Sent()
         self._tally = Tally(clock(), settings.on_time_s)
         self._connected = False
+        self._running = threading.Lock()
         self._thread: int | None = None  # of `run`, while it goes on
-        self._operator_holds: str | None = None
-        self._surprised = False
-        self._calm = 0  # control steps in a row with a fresh observation and no cause to hold
-        self._step = -1
+        self._finish: str | None = None
+        self._causes = HoldCauses()
+        self._step = self._certified_at = -1
         self._planless_since = 0.0
 
     @property
@@ -103,8 +108,9 @@ class ControlLoop:
 
         Raises:
             MismatchError: the parts differ in action, proprioception, picture size, kinematics or rate.
-            RobotError: the robot is not ready, and the loop stays idle; or the supervisor has stopped the robot, does
-                not run, or the robot's own e-stop is pressed, and the loop is stopped.
+            RobotError: the robot is not ready, or stopping it is not certified, and the loop stays idle; or the
+                supervisor has stopped the robot, does not run, or the robot's own e-stop is pressed, and the loop is
+                stopped.
             BadInputError: not idle, or the planner process does not run.
         """
         self._machine.require(Event.ARM)
@@ -119,9 +125,11 @@ class ControlLoop:
             self._connected = True
         try:
             self._robot.stop()
+            self._gate.unclear()
             if isinstance(self._robot, HasLatch):
                 self._robot.reset()
-            self._await_observation()
+            await_observation(self._robot, self._gate, self._settings.arm_timeout_s, self._clock, self._sleep)
+            require_certified_stop(self._shield, self._gate.last.proprio if self._gate.last else None)
         except BaseException:
             self._drop_connection()
             raise
@@ -145,16 +153,21 @@ class ControlLoop:
         self._planning.restart()
         self._shield.reset()
         self._sent.clear()
-        self._surprised, self._calm, self._operator_holds = False, 0, None
+        self._causes.begin()
+        self._gate.unclear()
         self._machine.fire(Event.START)
 
     def hold(self, reason: str = "operator") -> None:
-        """Hold the robot from the next control step on, until `resume`."""
-        self._operator_holds = reason
+        """Hold the robot from the next control step on, or from the start if it is not running, until `resume`."""
+        self._causes.operator = reason
 
     def resume(self) -> None:
         """End `hold`; a new plan is asked for before anything moves."""
-        self._operator_holds = None
+        self._causes.operator = None
+
+    def finish(self, reason: str) -> None:
+        """End the run after this control step as its duration would, stopped and idle; nothing where none goes on."""
+        self._finish = reason
 
     def estop(self, reason: str) -> None:
         """Stop the robot at once and latch; from any thread."""
@@ -182,6 +195,9 @@ class ControlLoop:
             raise RobotError("cannot reset: the robot's own e-stop is pressed.")
         if self._supervisor is not None:
             self._supervisor.reset()
+        if self._connected and isinstance(self._robot, HasLatch):
+            with contextlib.suppress(RobotError):  # the supervisor's stop among them; where it fails, arming says why
+                self._robot.reset(force=True)
         if self.state is State.FAULTED:
             self._drop_connection()
         self._planning.restart()
@@ -205,18 +221,27 @@ class ControlLoop:
             How it went, and why it ended. An error in any part ends in the state FAULTED, not in an exception.
 
         Raises:
-            BadInputError: neither armed nor started, or the duration is not > 0.
+            BadInputError: neither armed nor started, running already, or the duration is not > 0.
         """
         if duration_s is not None and not duration_s > 0:
             raise BadInputError(f"run: duration_s must be > 0, came {duration_s}.")
+        if not self._running.acquire(blocking=False):
+            raise BadInputError("cannot run: the loop is running already.")
+        try:
+            return self._run(duration_s)
+        finally:
+            self._running.release()
+
+    def _run(self, duration_s: float | int | None) -> LoopReport:
         told = len(self._machine.history)
         if self.state is not State.RUNNING:
             self.start()
         self._tally = Tally(self._clock(), self._settings.on_time_s)
         self._gate.refused.clear()
+        self._finish = None
         self._thread = threading.get_ident()
         try:
-            with interrupts(lambda: self._machine.latch(INTERRUPTED)), quiet_collector():
+            with self._interrupts.installed(), quiet_collector():
                 self._drive(duration_s)
         finally:
             self._thread = None
@@ -229,7 +254,8 @@ class ControlLoop:
         try:
             if self._supervisor is not None:
                 self._supervisor.watch()
-            self._steps(duration_s)
+            with self._interrupts.escape():
+                self._steps(duration_s)
         except KeyboardInterrupt:
             self._machine.latch(INTERRUPTED)
         except Exception as error:
@@ -245,16 +271,17 @@ class ControlLoop:
             self._machine.fire(Event.FAULT, fault)
             return
         if not self._brakes.forbidden():  # the supervisor may have found that the stop took too long
-            self._change(Event.FINISH, "the duration is over")
+            self._change(Event.FINISH, self._finish or "the duration is over")
 
     def _steps(self, duration_s: float | int | None) -> None:
-        """Control steps at the deadlines begin + k * period, until the duration is over or something latched."""
+        """Control steps at the deadlines begin + k * period, until the duration is over or something ends them."""
         settings = self._settings
         end = math.inf if duration_s is None else max(1, round(duration_s * settings.rate_hz))
         first, k = self._step + 1, 0
+        self._certified_at = self._step
         ticker = Ticker(1 / settings.rate_hz, self._clock, self._sleep)
         self._planless_since = ticker.begin
-        while not ticker.wait(k, self._brakes.must_stop) and k < end:
+        while not ticker.wait(k, self._ends) and k < end:
             due = ticker.due(k)
             self._tally.begun(self._clock() - due)
             self._control_step(first + k, due)
@@ -262,77 +289,90 @@ class ControlLoop:
             self._tally.skipped += following - k - 1
             k = following
 
+    def _ends(self) -> bool:
+        """Something ends the run before its time."""
+        return self._brakes.must_stop() or self._finish is not None
+
     def _control_step(self, step: int, due: float) -> None:
         """Observe, certify, act, ask for a plan, log."""
         self._step, begin = step, self._clock()
         fresh = self._observe()
         self._hold_or_resume(fresh)
-        state = self.state
         self._planning.collect(step, self._tally)
         asked, proprio = self._asked(step), self._reading()
-        if self._clock() - due > 1 / self._settings.rate_hz:  # too late for anything that was meant for this period
+        over = int((self._clock() - due) * self._settings.rate_hz)
+        if over > 0:  # too late for anything that was meant for this period
             asked, proprio = Asked(self._stop_action, None), None
-        verdict = certified(self._shield, asked.action, proprio, self._sent.before(step))
+        verdict = self._certify(step, asked, proprio, over)
+        times = begin, begin - due
+        entry = unanswered(step, times, (self.state, self.why), (self._gate.last, fresh), asked, verdict)
         if self._brakes.must_stop():
             return
-        sent = taken(self._robot.send_action(verdict.action), verdict.action)
+        sent = self._send(verdict.action, entry)
         sent_at = self._clock()
         if self._brakes.must_stop():
             self._brakes.stop()  # at once; what the robot took is logged all the same
         self._remember(step, sent, verdict.action)
         deadline = self._planning.ask(step, sent, due, sent_at) if self.state is State.RUNNING else None
-        entry = StepLog(
-            step=step,
-            time=begin,
-            late_s=begin - due,
-            sent_s=sent_at - due,
-            state=state,
-            observation=self._gate.last,
-            fresh=fresh,
-            asked=asked.action,
-            sent=sent,
-            plan_step=asked.plan_step,
-            kind=verdict.kind,
-            rule=verdict.rule,
-            by=verdict.by,
-            moved=verdict.moved,
-            margin=verdict.margin,
-            plan=self._planning.newest,
-            deadline_ms=deadline,
-        )
+        plan = self._planning.newest
+        entry = dataclasses.replace(entry, sent=sent, sent_s=sent_at - due, plan=plan, deadline_ms=deadline)
         self._tally.sent(entry)
         if self._log is not None:
             self._log.record(entry)
+
+    def _certify(self, step: int, asked: Asked, proprio: np.ndarray | None, over: int) -> Certified:
+        """What the shield makes of it, in period ``step + over``; a reading that contradicts it holds the robot."""
+        skipped, self._certified_at = step + over - self._certified_at - 1, step + over
+        verdict = certified(self._shield, asked.action, proprio, self._sent.before(step), skipped)
+        self._causes.outside = verdict.outside
+        contradiction = self._causes.contradiction()
+        if contradiction is not None:
+            self._hold(contradiction)
+        return verdict
+
+    def _send(self, action: np.ndarray, entry: StepLog) -> np.ndarray:
+        """What the robot took; without its answer the attempt is logged, since the robot may have taken it."""
+        try:
+            return taken(self._robot.send_action(action), action)
+        except BaseException:
+            if self._log is not None:
+                with contextlib.suppress(Exception):  # the error of before is the one to report
+                    self._log.record(entry)
+            raise
 
     def _observe(self) -> bool:
         """Take a new observation, if there is one that may be used."""
         observation = self._robot.get_observation()
         fresh = self._gate.offer(observation, self._clock())
         if fresh and self._surprise is not None:
-            self._surprised = bool(self._surprise(observation))
+            self._causes.surprised = bool(self._surprise(observation))
         return fresh
 
     def _reading(self) -> np.ndarray | None:
         """Proprioception that is as new as the shield's stated latency assumes, or None."""
-        age = self._gate.age(self._clock())
-        current = age <= self._shield.limits.latency + self._settings.reading_slack_s
+        settings, latency = self._settings, self._shield.limits.latency
+        oldest = latency if settings.reading_age_s is None else min(settings.reading_age_s, latency)
+        current = self._gate.age(self._clock()) <= oldest + settings.reading_slack_s
         return self._gate.last.proprio if self._gate.last is not None and current else None
 
     def _hold_or_resume(self, fresh: bool) -> None:
         """Hold while there is a cause; go on, with a new plan, when there has been none for some control steps."""
-        cause = self._gate.trouble(self._clock()) or ("surprising observation" if self._surprised else None)
-        cause = cause or (f"held by {self._operator_holds}" if self._operator_holds else None)
-        self._calm = 0 if cause else self._calm + fresh
-        if cause and self.state is State.RUNNING:
-            self._change(Event.HOLD, cause)
-            self._planning.restart()
-            self._tally.holds += 1
-        elif self._calm >= self._settings.resume_after_steps and self.state is State.HOLDING:
+        cause = self._causes.now(self._gate.trouble(self._clock()), fresh)
+        if cause is not None:
+            self._hold(cause)
+        elif self._causes.calm >= self._settings.resume_after_steps and self.state is State.HOLDING:
             self._change(Event.RESUME, "")
             self._planning.restart()
             self._planless_since = self._clock()
         if self._gate.last is not None:
             self._planning.observe(self._step, self._gate.last)
+
+    def _hold(self, cause: str) -> None:
+        """From running to holding; what was planned before is dropped."""
+        if self.state is State.RUNNING:
+            self._change(Event.HOLD, cause)
+            self._planning.restart()
+            self._tally.holds += 1
 
     def _change(self, event: Event, reason: str) -> None:
         with contextlib.suppress(BadInputError):  # an e-stop came in between and wins
@@ -350,37 +390,16 @@ class ControlLoop:
             return Asked(self._stop_action, None) if planned is None else Asked(*planned)
         without = now - self._planless_since
         if not self._planner.alive:
-            raise WmError(f"the planner process does not run any more{self._last_failure()}")
+            raise WmError(f"the planner process does not run any more{self._tally.failures()}")
         if without > self._settings.plan_timeout_s:
-            raise WmError(f"no plan in time for {without:.2f} s{self._last_failure()}")
+            raise WmError(f"no plan in time for {without:.2f} s{self._tally.failures()}")
         return Asked(self._stop_action, None)
-
-    def _last_failure(self) -> str:
-        tally = self._tally
-        counts = ", ".join(f"{count} {what}" for what, count in tally.plans.items() if what != "fresh")
-        return f" ({counts or 'no answer'}{'; ' + tally.last_failure if tally.last_failure else ''})"
 
     def _remember(self, step: int, sent: np.ndarray, action: np.ndarray) -> None:
         """Keep what the robot took."""
         self._sent.add(step, sent)
         self._tally.altered += not np.allclose(sent, action, rtol=0.0, atol=ALTERED)
-        aims = self._shield.kinematics.relative or not self._sent.repeated()  # a place that is held is not motion
-        self._gate.commanded(aims and not np.array_equal(sent, self._stop_action), self._clock())
-
-    def _await_observation(self) -> None:
-        """Wait for an observation that may be used.
-
-        Raises:
-            RobotError: none came in time.
-        """
-        end = self._clock() + self._settings.arm_timeout_s
-        while not self._gate.offer(self._robot.get_observation(), self._clock()):
-            if self._clock() >= end:
-                refused = ", ".join(f"{count} {why}" for why, count in self._gate.refused.items())
-                raise RobotError(
-                    f"cannot arm: no fresh observation within {self._settings.arm_timeout_s:g} s ({refused})."
-                )
-            self._sleep(POLL_S)
+        self._gate.acted(self._sent.before(step + 1))
 
     def _drop_connection(self) -> None:
         """Disconnect; an error is no news about a connection that is given up."""

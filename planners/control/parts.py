@@ -60,6 +60,10 @@ class Certifier(Protocol):
         """The action to send instead of ``asked``; ``held``: the actions sent last, oldest first. NaN: no reading."""
         ...
 
+    def skipped(self, count: int) -> None:
+        """So many control periods, >= 1, have passed since the last `certify` without one; the last action was held."""
+        ...
+
     def stop_action(self) -> np.ndarray:
         """``(W,)`` the action that brakes to rest."""
         ...
@@ -119,8 +123,12 @@ class HasEstop(Protocol):
 
 @runtime_checkable
 class HasLatch(Protocol):
-    """A robot whose `stop` latches, as `wm.envs.bridge.client.BridgeRobot`: arming the loop releases it."""
+    """A robot whose `stop` latches, as `wm.envs.bridge.client.BridgeRobot`: arming the loop releases its own."""
 
-    def reset(self) -> None:
-        """Allow actions again."""
+    def reset(self, force: bool = False) -> None:
+        """Allow actions again after a stop of one's own; with `force` after anybody's.
+
+        Raises:
+            RobotError: the robot refuses.
+        """
         ...

@@ -1,10 +1,12 @@
-"""What the control loop tells: every executed control step, and a summary at the end."""
+"""What the control loop tells: every control step in which it sent an action, and a summary at the end."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -15,24 +17,27 @@ from wm.robot import RobotObservation
 
 @dataclass(frozen=True, eq=False)
 class StepLog:
-    """One control step whose action the robot took.
+    """One control step in which an action was sent.
 
     Attributes:
         step: Number of the control step; grows over the whole life of the loop, a skipped period leaves a gap.
         time: When it began, `time.monotonic` seconds.
         late_s: How long after its deadline it began [s].
-        sent_s: How long after its deadline the action had been sent [s].
+        sent_s: How long after its deadline the action had been sent [s]; NaN without the robot's answer.
         state: RUNNING or HOLDING.
+        why: The reason of this state, or "".
         observation: The newest one that may be used; None before there is any.
         fresh: It came in this control step.
         asked: ``(W,)`` the action asked for, raw units: the plan's, or the stop action.
-        sent: ``(W,)`` what the robot says it took.
+        certified: ``(W,)`` the action that the robot was sent.
+        sent: ``(W,)`` what the robot says it took; None: its answer never came, and it may have taken the action.
         plan_step: Control step at which the plan was asked for that ``asked`` comes from; None: not from a plan.
-        kind: The shield's answer, or ``"uncertified_stop"`` where there was nothing to certify with.
+        kind: The shield's answer; ``"uncertified_stop"`` also where a reading contradicts the stated bounds.
         rule: Which rule bound first, None when none did.
         by: By how much the asked action would have broken it, the rule's unit.
         moved: Distance between asked and certified action, raw units.
-        margin: Smallest certified margin; NaN where nothing was certified.
+        margin: Smallest certified margin; -infinite where nothing was certified.
+        outside: How far the reading lies outside of what was foreseen under the stated bounds [length unit], else 0.
         plan: The newest plan, None while there is none.
         deadline_ms: Of the request that was sent in this step; None when none was.
     """
@@ -42,16 +47,19 @@ class StepLog:
     late_s: float
     sent_s: float
     state: State
+    why: str
     observation: RobotObservation | None
     fresh: bool
     asked: np.ndarray
-    sent: np.ndarray
+    certified: np.ndarray
+    sent: np.ndarray | None
     plan_step: int | None
     kind: str
     rule: str | None
     by: float
     moved: float
     margin: float
+    outside: float
     plan: PlanReply | None
     deadline_ms: float | None
 
@@ -90,6 +98,9 @@ class LoopReport:
         plans: By what became of them: ``fresh``, ``late``, ``failed``, ``refused``, ``discarded``.
         refused: Observations that were not used, by reason.
         actions: Sent actions by the shield's answer.
+        first_uncertified: The first stop that was not certified, with its control step and rule, or "".
+        contradictions: Readings that contradicted the stated bounds.
+        outside: By how much at most [length unit].
         altered: Actions that the robot changed before it took them.
         holds: Times that the robot was held.
         last_failure: Of a plan, or "".
@@ -108,6 +119,9 @@ class LoopReport:
     plans: dict[str, int]
     refused: dict[str, int]
     actions: dict[str, int]
+    first_uncertified: str
+    contradictions: int
+    outside: float
     altered: int
     holds: int
     last_failure: str
@@ -120,8 +134,18 @@ class LoopReport:
 
     @property
     def interventions(self) -> int:
-        """Actions that the shield changed."""
-        return sum(count for kind, count in self.actions.items() if kind != "passed")
+        """Actions that the shield changed into certified ones."""
+        return sum(count for kind, count in self.actions.items() if kind not in ("passed", "uncertified_stop"))
+
+    @property
+    def uncertified(self) -> int:
+        """Stops of which it could not be said that they keep every rule."""
+        return self.actions.get("uncertified_stop", 0)
+
+    def as_values(self) -> dict[str, Any]:
+        """By name, with what follows from them; numbers may be NaN."""
+        derived = {name: getattr(self, name) for name in ("on_time_share", "interventions", "uncertified")}
+        return dataclasses.asdict(self) | {"state": self.state.value} | derived
 
 
 @dataclass
@@ -134,6 +158,9 @@ class Tally:
     skipped: int = 0
     altered: int = 0
     holds: int = 0
+    contradictions: int = 0
+    outside: float = 0.0
+    first_uncertified: str = ""
     last_failure: str = ""
     late_ms: list[float] = field(default_factory=list)
     sent_ms: list[float] = field(default_factory=list)
@@ -150,11 +177,20 @@ class Tally:
         """An action was sent."""
         self.sent_ms.append(1000 * log.sent_s)
         self.actions[log.kind] += 1
+        self.contradictions += log.outside > 0
+        self.outside = max(self.outside, log.outside)
+        if log.kind == "uncertified_stop" and not self.first_uncertified:
+            self.first_uncertified = f"{log.rule} by {log.by:.1f} in control step {log.step}"
 
     def failed(self, what: str, reason: str) -> None:
         """No plan came of a request."""
         self.plans[what] += 1
         self.last_failure = reason
+
+    def failures(self) -> str:
+        """What became of the plans that were not executed, and why, in brackets."""
+        counts = ", ".join(f"{count} {what}" for what, count in self.plans.items() if what != "fresh")
+        return f" ({counts or 'no answer'}{'; ' + self.last_failure if self.last_failure else ''})"
 
     def report(self, state: State, why: str, end: float, refused: Counter[str], history: tuple[str, ...]) -> LoopReport:
         """The summary."""
@@ -171,6 +207,9 @@ class Tally:
             plans=dict(self.plans),
             refused=dict(refused),
             actions=dict(self.actions),
+            first_uncertified=self.first_uncertified,
+            contradictions=self.contradictions,
+            outside=self.outside,
             altered=self.altered,
             holds=self.holds,
             last_failure=self.last_failure,

@@ -8,7 +8,7 @@ is built once; a reading and an action turn it into positions, velocities, accel
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,6 +21,9 @@ MAX_DELAY = 4
 _AT_REST = 1e-4
 """Braking is followed until this share of the velocity is left; what remains is bounded (`Response.rest`)."""
 
+NO_WEIGHT = 1e-9
+"""Response below which an action cannot move a quantity."""
+
 
 @dataclass(frozen=True)
 class Signal:
@@ -28,11 +31,15 @@ class Signal:
 
     Attributes:
         coefficients: ``(R, K)``; the two axes do not interact and are alike, so inputs are ``(K, 2)``.
-        gain: ``(R, 4)`` how much an error of the measured position and velocity, and a disturbance's displacement and
-            velocity, can change it at most (Euclidean norms).
+        gain: ``(R, 5)`` how much an error of the measured position and velocity, a disturbance's displacement and
+            velocity, and an error of the base can change it at most (Euclidean norms).
         row: ``(R,)`` the row of place and velocity at that instant.
         rest: ``(R,)`` factor of the speed left in the end that bounds all change after it; 0 before the end.
         instant: ``(R,)`` simulation steps since the action was sent.
+        steered: ``(S,)`` the instants to come at which the action to be sent moves it, in one way or the other
+            (``sign``) and by so much per unit (``size``).
+        sign: ``(S,)``.
+        size: ``(S,)``.
     """
 
     coefficients: np.ndarray
@@ -40,13 +47,23 @@ class Signal:
     row: np.ndarray
     rest: np.ndarray
     instant: np.ndarray
+    steered: np.ndarray = field(init=False)
+    sign: np.ndarray = field(init=False)
+    size: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        weight = self.coefficients[:, -1]
+        steered = np.nonzero((np.abs(weight) > NO_WEIGHT) & (self.instant > 0))[0]
+        object.__setattr__(self, "steered", steered)
+        object.__setattr__(self, "sign", np.sign(weight[steered]))
+        object.__setattr__(self, "size", np.abs(weight[steered]))
 
 
 class Response:
     """Linear response of every future of a `PointKinematics` with relative actions.
 
-    Inputs, K = L + 5 rows of x and y: position and velocity now, position at the start of the previous control step,
-    the last L + 1 actions sent (oldest first; the oldest can have acted until now, no longer), the action to be sent.
+    Inputs, K = L + 5 rows of x and y: position and velocity now, the base (position one control step before now), the
+    last L + 1 actions sent (oldest first; the oldest can have acted until now, no longer), the action to be sent.
 
     Row 0 of place and velocity is now; ``before[r]`` is the row one simulation step before row r.
 
@@ -167,8 +184,8 @@ class Response:
 
     def _signal(self, kind: str, rows: np.ndarray, at: np.ndarray, moved: float, pushed: float) -> Signal:
         """``moved`` and ``pushed``: weight of the disturbance's position and velocity in this quantity."""
-        place, velocity = np.abs(rows[:, 0]) + np.abs(rows[:, 2]), np.abs(rows[:, 1])
+        place, velocity, base = np.abs(rows[:, :3]).T
         rest = np.where(np.isin(at, self._leaves), self.rest[kind], 0.0)
         velocity = velocity + rest * np.abs(self._velocity[at, 1])
         weight = np.broadcast_to([moved, pushed], (len(rows), 2))
-        return Signal(rows, np.column_stack([place, velocity, weight]), at, rest, self._instant[at])
+        return Signal(rows, np.column_stack([place, velocity, weight, base]), at, rest, self._instant[at])

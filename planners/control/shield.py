@@ -1,8 +1,9 @@
 """The last check before an action is sent: no learned part, only the robot's known kinematics.
 
-An action u is certified when, for every true state within the stated errors of the reading, every delay up to the
-stated latency and every disturbance within the stated bound, *u for one control step and then braking until rest* keeps
-every rule at every simulation instant, positions also between two instants. Braking is the action zero.
+An action u is certified when, for every true state within the stated errors of the reading, every delay of whole
+control steps up to the stated latency and every disturbance within the stated bound, *u for one control step and then
+braking until rest* keeps every rule at every simulation instant, positions also between two instants. Braking is the
+action zero.
 
 Why it never runs out of safe actions (recursive feasibility). Let u be certified at control step k. What acts after
 k + 1, if the stop is sent from then on, is one of the futures that were checked at k; so the true robot, wherever it is
@@ -11,6 +12,13 @@ certificate. If no action can be certified from the new reading alone (an error 
 enough), the stop is still covered, as long as no reading contradicts what was foreseen; if one does, a bound that was
 stated has been exceeded and that is reported. By induction, starting from one certified state, there is always a stop
 that keeps every rule under the stated bounds.
+
+A limit of the jerk also binds the instant of the reading itself, where what accelerated the robot until then depends
+on its *base*, the place where the control step before began. No reading tells it: the one before may be lost, or older
+by another number of control steps. The certificate does: one of its futures is the true path, up to its slack, and
+agrees with the reading; so the true base lies, up to the slack there, where one of those that agree was a control step
+earlier. The radius of a disc around all of these is charged to the jerk as an error of the base (`Certificate.base`).
+Without a certificate only the base of a robot at rest is known; until it rests, the stop is sent, as uncertified.
 
 So that the robot does not stand for good where it came close to a thing: while only the remembered certificate covers
 the stop and no disturbance is stated, an action may pass that keeps, from the same true state, every rule that stopping
@@ -22,25 +30,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import numpy as np
 
 from wm.errors import BadInputError
 from wm.kinematics import PointKinematics
-from wm.planners.control.certificate import Certificate
-from wm.planners.control.futures import Futures
+from wm.planners.control.certificate import Base, Certificate
+from wm.planners.control.futures import Futures, joined
 from wm.planners.control.qp import ClosestAction
 from wm.planners.control.response import Response
 from wm.planners.control.rules import compile_rule
+from wm.planners.control.verdict import Broken, Certified, Kind, ShieldLimits
 from wm.planners.guardrails.base import Guardrail
 from wm.specs import ActionSpec
 
-Kind = Literal["passed", "corrected", "stop", "uncertified_stop"]
-
-Broken = tuple[str, float] | None
-"""Name of a rule, and by how much it is broken."""
+__all__ = ["Certified", "Kind", "Shield", "ShieldLimits"]
 
 _ROUNDING = 2.0**-22
 """Relative rounding that is always allowed for: readings and sent actions may be float32."""
@@ -55,70 +60,19 @@ _OVER = 3.0
 _GAIN = 1e-2
 """A smaller gain in distance to the action asked for ends these rounds [action units]."""
 
+_BINDING = 1e-3
+"""A tangent that is farther away than this does not hold a correction back [action units]."""
+
 _LEAST = 1e-3
 """A retreat that is smaller is none [action units]."""
 
 
-@dataclass(frozen=True)
-class ShieldLimits:
-    """Stated bounds under which a certificate holds.
-
-    Attributes:
-        latency: From a reading until an action chosen with it begins to act, up to this much passes besides what the
-            loop's own order implies [s], rounded up to control steps; it may vary, but actions keep their order. Until
-            then an action sent before acts.
-        position_error: Bound on |measured - true| position (Euclidean) [length unit of the kinematics, e.g. px].
-        velocity_error: The same of the velocity [length unit per second].
-        disturbance: Bound on the distance of the true path from the kinematics', from the moment an action is sent
-            until the robot has come to rest after it [length unit]. At rest nothing moves the robot.
-        velocity_disturbance: The same of the velocity [length unit per second].
-    """
-
-    latency: float = 0.0
-    position_error: float = 0.0
-    velocity_error: float = 0.0
-    disturbance: float = 0.0
-    velocity_disturbance: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Check.
-
-        Raises:
-            BadInputError: a bound is negative or not finite.
-        """
-        for name, value in vars(self).items():
-            if not (math.isfinite(value) and value >= 0):
-                raise BadInputError(f"shield limit '{name}' must be finite and >= 0, came {value}.")
-
-
-@dataclass(frozen=True)
-class Certified:
-    """What to send, and why.
-
-    Attributes:
-        action: ``(2,)`` float64, inside the action's bounds.
-        kind: "passed": the action asked for. "corrected": the closest certified one. "stop": the stop, which keeps
-            every rule. "uncertified_stop": the stop, of which this cannot be said under the stated bounds.
-        rule: The rule that the action asked for breaks first in time (for "uncertified_stop": that stopping may break);
-            None if passed.
-        by: By how much at worst, in the rule's unit; infinite when it cannot be said; 0 if passed.
-        moved: |action - asked|, raw action units; infinite for an action asked for that is not two finite numbers.
-        margin: Smallest certified margin over all rules, each in its unit.
-        outside: How far the reading lies outside of what the last certificate foresaw [length unit]: > 0 shows that one
-            of the stated bounds was exceeded.
-    """
-
-    action: np.ndarray
-    kind: Kind
-    rule: str | None
-    by: float
-    moved: float
-    margin: float
-    outside: float = 0.0
-
-
 class Shield:
     """Lets an action pass, corrects it, or stops the robot.
+
+    An action is taken to begin to act a whole number of control steps after the reading that it was chosen with, and to
+    act for whole ones, within the stated latency. Of a robot that begins its control steps at another phase than that
+    of its readings nothing is certified, however small the shift.
 
     Args:
         kinematics: The robot's own motion, relative actions.
@@ -156,18 +110,35 @@ class Shield:
         names = [rule.name for rule in self._rules]
         if len(set(names)) < len(names):
             raise BadInputError(f"guardrail names must differ, came {', '.join(sorted(names))}.")
+        self._jerk = next((rule.name for rule in self._rules if getattr(rule, "signal", None) == "jerk"), "")
         self._response = Response(kinematics, math.ceil(limits.latency * action_spec.control_hz - 1e-9))
         self._disturbed = limits.disturbance > 0 or limits.velocity_disturbance > 0
         self._closest = ClosestAction(self._low, self._high)
         self._reach = kinematics.scale * float(np.linalg.norm(np.maximum(-self._low, self._high)))
-        self._control_step = 1.0 / action_spec.control_hz
         self.reset()
 
     def reset(self) -> None:
         """Forget what was sent and certified; for a robot that stands still, before the loop starts or starts again."""
         self._certificate: Certificate | None = None
-        self._base: np.ndarray | None = None
         self._sent = np.zeros((self._response.delay + 1, 2))
+        self._stops = self._response.delay + 1 + self._response.brake_steps  # sent in a row; after these it is at rest
+        self._unclear = 0  # control steps until nothing from before a skipped period can act any more
+
+    def skipped(self, count: int) -> None:
+        """Tell that control periods have passed in which nothing was certified; before the next `certify`.
+
+        What the robot did meanwhile is its own: it goes on with what was sent last (a free-running robot), brakes (its
+        deadman), or stands still in the midst of it (a simulation in step with its caller). No certificate covers that,
+        and of what was sent before, anything that the latency allows may still act. So without a good reading the next
+        answer is an uncertified stop, and with a latency of L control steps the next L answers are, whatever the
+        reading: from then on all that may act is known again. A rate counts from what was sent last.
+
+        Args:
+            count: How many have passed; 0: none.
+        """
+        if count > 0:
+            self._certificate = None
+            self._unclear = self._response.delay
 
     def stop_action(self) -> np.ndarray:
         """``(2,)`` the action that brakes to rest and holds."""
@@ -185,10 +156,9 @@ class Shield:
         with np.errstate(all="ignore"):
             reading, action = _numbers(proprio, (4,)), _numbers(asked, (2,))
             result = self._certify(reading, action, self._remember(held))
-            foreseen = None if self._certificate is None else self._certificate.expected()
-            self._base = foreseen if reading is None else reading[:2]
             moved = math.inf if action is None else float(np.linalg.norm(result.action - action))
         self._sent = np.concatenate([self._sent[1:], result.action[None]])
+        self._stops = 0 if result.action.any() else self._stops + 1
         return replace(result, moved=moved)
 
     def _remember(self, held: Sequence[object]) -> bool:
@@ -200,7 +170,7 @@ class Shield:
         if known:
             count = len(known)
             if not np.allclose(self._sent[-count:], known, rtol=0.0, atol=4 * _ROUNDING):
-                self._certificate = None
+                self._certificate, self._stops = None, 0
             self._sent[-count:] = known
         return True
 
@@ -209,14 +179,16 @@ class Shield:
             self._certificate.age += 1
         if not sent_known:
             return self._uncovered("non-finite sent action", math.inf, -math.inf, 0.0)
+        if self._unclear:
+            self._unclear -= 1
+            return self._uncovered("skipped control period", math.inf, -math.inf, 0.0)
         if reading is None:
             return self._covered("non-finite proprio", math.inf, 0.0)
-        futures, errors = self._look_ahead(reading)
-        outside = 0.0
-        if self._certificate is not None:
-            outside = max(0.0, self._certificate.outside(reading[:2], reading[2:], *errors))
-            if outside > 0:
-                self._certificate = None
+        errors = self._errors(reading)
+        base, outside = self._compare(reading, errors)
+        if base is None:
+            return self._covered(self._jerk, math.inf, outside)
+        futures = self._look_ahead(reading, errors, base)
         if action is not None and (broken := self._box_breach(action)) is None:
             margins = futures.margins(action)
             broken = futures.first_broken(margins)
@@ -247,17 +219,38 @@ class Shield:
             return self._issue(futures, found, "passed", None, futures.margins(found), outside)
         return self._issue(futures, found, "corrected", broken, futures.margins(found), outside)
 
-    def _look_ahead(self, reading: np.ndarray) -> tuple[Futures, tuple[float, float]]:
-        """The reading's futures; the errors of position and velocity, rounding included."""
-        place, velocity = reading[:2], reading[2:]
+    def _errors(self, reading: np.ndarray) -> tuple[float, float]:
+        """Bounds on a reading's errors of position and velocity, rounding included."""
         fastest = self._reach * self._response.peak
-        errors = (
-            self.limits.position_error + _ROUNDING * (float(np.abs(place).max()) + self._reach),
-            self.limits.velocity_error + _ROUNDING * (float(np.abs(velocity).max()) + fastest),
+        return (
+            self.limits.position_error + _ROUNDING * (float(np.abs(reading[:2]).max()) + self._reach),
+            self.limits.velocity_error + _ROUNDING * (float(np.abs(reading[2:]).max()) + fastest),
         )
-        inputs = self._response.inputs(place, velocity, place if self._base is None else self._base, self._sent)
-        bounds = np.array([*errors, self.limits.disturbance, self.limits.velocity_disturbance])
-        return Futures(self._response, self._rules, inputs, bounds, self._reach), errors
+
+    def _compare(self, reading: np.ndarray, errors: tuple[float, float]) -> tuple[Base | None, float]:
+        """What the certificate says of a reading, which voids it when it was not foreseen.
+
+        Returns:
+            Where the robot was one control step before, None when a jerk limit needs it and it is not known; and how
+            far the reading lies outside of what was foreseen.
+        """
+        here, outside = (reading[:2], errors[0]), 0.0
+        if self._certificate is not None:
+            rows, far = self._certificate.differences(reading, errors)
+            outside = max(0.0, float(far.min()))
+            if outside > 0:
+                self._certificate = None
+            elif self._jerk:
+                return self._certificate.base(rows[~(far > 0)]), outside
+        at_rest = self._stops >= self._response.delay + 1 + self._response.brake_steps
+        return here if at_rest or not self._jerk else None, outside
+
+    def _look_ahead(self, reading: np.ndarray, errors: tuple[float, float], base: Base) -> Futures:
+        """The reading's futures."""
+        place, base_error = base
+        inputs = self._response.inputs(reading[:2], reading[2:], place, self._sent)
+        bounds = np.array([*errors, self.limits.disturbance, self.limits.velocity_disturbance, base_error])
+        return Futures(self._response, self._rules, inputs, bounds, self._reach)
 
     def _range(self) -> tuple[np.ndarray, np.ndarray]:
         """Bounds of an action now: the action's own, and the rate's around what was sent last."""
@@ -276,7 +269,8 @@ class Shield:
         around = near = self.stop_action()
         known, back_off, best = stopped, _no_back_off(stopped), None
         for _ in range(_ROUNDS):
-            found = self._closest(asked, futures.half_planes(around, known, back_off), near, *self._range())
+            straight, curved = futures.half_planes(around, known, back_off)
+            found = self._closest(asked, joined([straight, curved]), near, *self._range())
             if found is None or self._box_breach(found) is not None:
                 break
             near, margins = found, futures.margins(found)
@@ -285,7 +279,8 @@ class Shield:
                 continue
             gain = math.inf if best is None else float(np.linalg.norm(best - asked) - np.linalg.norm(found - asked))
             best = found if gain > 0 else best
-            if gain < _GAIN or not futures.curved:
+            binding = curved[0] @ found - curved[1] < _BINDING
+            if gain < _GAIN or not binding.any():  # other tangents would not bring it nearer
                 break
             around, known = found, margins
         return best
@@ -319,18 +314,6 @@ class Shield:
             action = found
         return None
 
-    def _foresee(self, futures: Futures, action: np.ndarray, margin: float) -> Certificate:
-        return Certificate(
-            places=futures.signal("place", action),
-            velocities=futures.signal("velocity", action),
-            place_slack=futures.settled_slack("place", action),
-            velocity_slack=futures.settled_slack("velocity", action),
-            ends=self._response.ends,
-            delay=self._response.delay,
-            control_step=self._control_step,
-            margin=margin,
-        )
-
     def _issue(
         self,
         futures: Futures,
@@ -344,7 +327,7 @@ class Shield:
         margin = _least(futures.with_reserve(margins))
         if margin < 0:  # away from a thing: it rests on what covers the stop
             margin = 0.0 if self._certificate is None else self._certificate.margin
-        self._certificate = self._foresee(futures, action, margin)
+        self._certificate = Certificate.of(futures, action, margin)
         rule, by = broken or (None, 0.0)
         return Certified(action, kind, rule, by, 0.0, margin, outside)
 

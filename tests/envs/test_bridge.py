@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 from hypothesis import given
@@ -98,6 +99,15 @@ def test_nobody_there_is_said() -> None:
         robot.connect()
     with pytest.raises(RobotError, match="cannot be reached"):
         BridgeStopper(*address)
+
+
+@pytest.mark.parametrize("host", [".", "a..b", "a" * 70, "\udcff"])
+def test_an_address_that_none_can_have_is_said(host: str) -> None:
+    for call in (BridgeRobot.at, BridgeStopper):
+        with pytest.raises(RobotError, match="cannot be reached"):
+            call(host, 5555)
+    with pytest.raises(BadInputError, match="there is no such IPv4 address"):
+        BridgeServer(GymRobot(RecordedWorld()), host)
 
 
 def test_the_command_line_serves_a_robot_to_a_client_without_our_package() -> None:
@@ -214,6 +224,9 @@ MESSAGES = [
     m.Describe(1),
     m.Act(2, (0.5, -1.0)),
     m.Stop(0),
+    m.Stop(0, owner=7),
+    m.Command(1, owner=2**63 - 1),
+    m.Reset(1, force=True),
     m.Sent(7, (0.25,)),
     m.Refused(3, "no"),
     m.Reading(4, 2.0, 1.5, 9, 2, bytes(range(12)), (1.0, 2.0)),
@@ -226,6 +239,13 @@ def test_a_message_comes_back_as_it_was(message: m.Message) -> None:
     data = m.pack(message)
     assert m.unpack(data, m.REQUESTS + m.REPLIES) == message
     assert len(data) <= (m.MAX_REQUEST_BYTES if isinstance(message, m.REQUESTS) else m.MAX_REPLY_BYTES)
+
+
+@pytest.mark.parametrize("kind", [m.Command, m.Stop, m.Reset])
+def test_what_may_be_left_out_of_a_message_is_left_out(kind: type[m.Message]) -> None:
+    plain = {"version": 1, "type": kind.__name__.lower(), "id": 3}
+    assert msgpack.unpackb(m.pack(kind(3))) == plain
+    assert m.unpack(msgpack.packb(plain), m.REQUESTS) == kind(3)
 
 
 def test_the_largest_picture_fits_into_a_reply() -> None:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +41,7 @@ class Arm:
         self.goals: list[dict[str, float]] = []
         self.calls: list[str] = []
         self.failing: Exception | None = None
+        self.before_reading: Callable[[], None] = lambda: None
 
     @property
     def observation_features(self) -> dict[str, Any]:
@@ -64,12 +68,16 @@ class Arm:
 
     def get_observation(self) -> dict[str, Any]:
         self._require("get_observation")
+        self.before_reading()
         if self.goals:  # half of the way each time
             self.present = (self.present + [self.goals[-1][key] for key in KEYS]) / 2
         image = np.zeros((48, 64, 3), np.uint8)
         image[:, :8] = 255
         image[8:40, 24:40] = [200, 100, 50]
-        return {**{key: np.float32(x) for key, x in zip(KEYS, self.present, strict=True)}, "front": image}
+        return {
+            **{key: x if isinstance(x, str) else np.float32(x) for key, x in zip(KEYS, self.present, strict=True)},
+            "front": image,
+        }
 
     def send_action(self, action: dict[str, Any]) -> dict[str, Any]:
         self._require("send_action")
@@ -161,6 +169,7 @@ def test_whatever_a_driver_raises_becomes_a_robot_error() -> None:
     arm = Arm()
     robot = adapted(arm)
     robot.connect()
+    robot.get_observation()
     arm.failing = TimeoutError("no status packet")
     for call in (robot.get_observation, robot.stop, lambda: robot.send_action(np.zeros(3))):
         with pytest.raises(RobotError, match="TimeoutError: no status packet"):
@@ -168,17 +177,121 @@ def test_whatever_a_driver_raises_becomes_a_robot_error() -> None:
     arm.failing = None
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_nonsense_of_a_sensor_is_refused(bad: float) -> None:
+@pytest.mark.parametrize("bad", [np.nan, np.inf, "?"])
+def test_nonsense_of_a_sensor_is_refused(bad: Any) -> None:
     arm = Arm()
     robot = adapted(arm)
     robot.connect()
-    arm.present[1] = bad
+    arm.present = np.array([0.0, bad, 0.0], object)
     with pytest.raises(RobotError, match="expected finite"):
         robot.get_observation()
-    with pytest.raises(RobotError, match="expected finite"):
-        robot.stop()
     assert arm.goals == []
+
+
+VELOCITIES = {"action_spec": replace(ARM, unit="deg/s", low=(-9.0,) * 3, high=(9.0,) * 3)}
+
+
+def no_frame() -> None:
+    raise TimeoutError("camera front: no frame for 500 ms")
+
+
+@pytest.mark.parametrize("call", ["stop", "disconnect"])
+def test_a_stop_needs_no_working_camera_and_brakes_with_the_last_reading(call: str) -> None:
+    arm = Arm()
+    robot = adapted(arm)
+    robot.connect()
+    robot.get_observation()
+    robot.send_action(np.array([20.0, -5.0, 50.0]))
+    arm.before_reading = no_frame
+    getattr(robot, call)()
+    assert arm.goals[-1] == dict(zip(KEYS, [10.0, -5.0, 50.0], strict=True))
+    assert arm.is_connected == (call == "stop")
+
+
+def test_a_stop_without_any_reading_asks_the_brake_without_one() -> None:
+    arm = Arm()
+    robot = adapted(arm, brake=lambda proprio: np.zeros(3), **VELOCITIES)
+    robot.connect()
+    robot.send_action(np.full(3, 0.8))
+    arm.before_reading = no_frame
+    robot.stop()
+    assert set(arm.goals[-1].values()) == {0.0}
+    arm, asked = Arm(), []
+    robot = adapted(arm, brake=lambda proprio: asked.append(proprio) or hold(proprio))
+    robot.connect()
+    arm.before_reading = no_frame
+    with pytest.raises(RobotError, match="its brake failed: AssertionError"):
+        robot.stop()
+    assert asked == [None] and arm.goals == []
+
+
+def test_a_reading_of_the_last_connection_is_not_braked_with() -> None:
+    arm, asked = Arm(), []
+    robot = adapted(arm, brake=lambda proprio: asked.append(proprio) or np.zeros(3), **VELOCITIES)
+    robot.connect()
+    robot.disconnect()
+    robot.connect()
+    arm.before_reading = no_frame
+    robot.stop()
+    assert asked[0] is not None and asked[1] is None
+
+
+@pytest.mark.parametrize("call", ["stop", "disconnect"])
+def test_a_stop_does_not_wait_for_a_reading_that_hangs(call: str) -> None:
+    arm, hangs, go_on = Arm(), threading.Event(), threading.Event()
+    robot = adapted(arm, patience_s=0.1)
+    robot.connect()
+    robot.get_observation()
+    robot.send_action(np.array([20.0, -5.0, 50.0]))
+
+    def hang() -> None:
+        hangs.set()
+        go_on.wait(20.0)
+
+    arm.before_reading = hang
+    threads = [threading.Thread(target=robot.get_observation)] if call == "stop" else []
+    try:
+        for thread in threads:
+            thread.start()
+            assert hangs.wait(3.0)
+        began = time.monotonic()
+        getattr(robot, call)()
+        assert time.monotonic() - began < 2.0
+        assert arm.goals[-1] == dict(zip(KEYS, [10.0, -5.0, 50.0], strict=True))
+        assert arm.is_connected == (call == "stop")
+    finally:
+        go_on.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_a_stop_waits_for_a_call_that_does_not_hang() -> None:
+    arm, reading = Arm(), threading.Event()
+    robot = adapted(arm, patience_s=5.0)
+    robot.connect()
+
+    def slow() -> None:
+        reading.set()
+        time.sleep(0.1)
+        arm.calls.append("read")
+
+    arm.before_reading = slow
+    thread = threading.Thread(target=robot.get_observation)
+    thread.start()
+    assert reading.wait(3.0)
+    robot.stop()
+    thread.join()
+    assert arm.calls == ["get_observation", "read"] * 2 + ["send_action"]
+
+
+def test_a_stop_of_a_robot_that_was_lost_says_so() -> None:
+    arm = Arm()
+    robot = adapted(arm)
+    robot.connect()
+    robot.get_observation()
+    arm._connected = False  # e.g. a camera's cable: LeRobot then calls the whole robot not connected
+    with pytest.raises(RobotError, match="DeviceNotConnectedError"):
+        robot.stop()
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,17 @@ def test_time_beyond_the_deadline_is_drawn_beyond_its_line() -> None:
     assert within.count("█") == 3 * BAR // 4 and beyond.count("█") == BAR // 4
 
 
+def test_stops_that_are_not_certified_and_readings_outside_of_the_bounds_stand_out() -> None:
+    shown = view()
+    assert "certified  " not in drawn(shown) and "outside" not in shown.line()
+    shown.take(step_log(2, kind="uncertified_stop", rule="stated bounds", margin=-np.inf, outside=12.3))
+    shown.take(step_log(3, kind="uncertified_stop", rule="keep_out", margin=-1.0))
+    assert (shown.interventions, shown.uncertified, shown.outside) == (1, 2, 12.3)
+    assert "| NOT CERTIFIED: 2 stops | a reading 12 outside of the bounds |" in shown.line()
+    (row,) = (line for line in drawn(shown).splitlines() if "not certified" in line)
+    assert "2 stops" in row and "a reading 12 outside of the bounds" in row
+
+
 def test_line() -> None:
     assert view().line() == (
         "0.2 s running | energy goal 0.250 | energy effort 0.750 | margin keep_out +12.0 px | plan 130 of 190 ms"

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from wm.errors import MismatchError, StoreError
 from wm.experiments.episode_sink import STEPS_FILE, EpisodeSink
 from wm.experiments.logs import log_windows
 from wm.planners.control.messages import PlanReply
-from wm.planners.control.report import StepLog
+from wm.planners.control.report import StepLog, Tally
 from wm.planners.control.states import State
 from wm.robot import RobotObservation
 from wm.specs import EnvSpec
@@ -40,9 +41,11 @@ def step_log(step: int, **changes: Any) -> StepLog:
         "late_s": 0.001,
         "sent_s": 0.002,
         "state": State.RUNNING,
+        "why": "",
         "observation": seen(step),
         "fresh": True,
         "asked": np.array([9.0, 9.0]),
+        "certified": np.array([0.02 * step, -0.5]),
         "sent": np.array([0.01 * step, -0.5]),
         "plan_step": 0,
         "kind": "passed",
@@ -50,6 +53,7 @@ def step_log(step: int, **changes: Any) -> StepLog:
         "by": 0.0,
         "moved": 0.0,
         "margin": 1.0,
+        "outside": 0.0,
         "plan": None,
         "deadline_ms": None,
     }
@@ -133,14 +137,40 @@ def test_verdicts_are_told_and_a_plan_once(tmp_path: Path) -> None:
     log = sink(tmp_path / "log")
     plan = PlanReply(0, np.zeros((3, 2)), {"goal": 0.5}, {"keep_out": -1.5}, False, 120.0, "deadline")
     odd = {"kind": "stop", "rule": "keep_out", "by": np.inf, "margin": np.nan, "moved": np.inf, "plan": plan}
+    odd |= {"outside": 1.5, "state": State.HOLDING, "why": "stale"}
     log.record(step_log(0, **odd))
     log.record(step_log(1, plan=plan))
     log.close()
     first, second = lines(tmp_path / "log", "step")
     assert (first["kind"], first["rule"], first["by"], first["margin"]) == ("stop", "keep_out", "inf", "nan")
+    assert (first["outside"], first["state"], first["why"]) == (1.5, "holding", "stale") and second["why"] == ""
+    assert second["certified"] == [0.02, -0.5]
     assert first["plan"]["energies"] == {"goal": 0.5} and first["plan"]["margins"] == {"keep_out": -1.5}
     assert "plan" not in second and second["sent"] == [0.01, -0.5] and second["asked"] == [9.0, 9.0]
     assert lines(tmp_path / "log", "run") == [{"run": {"robot": "test"}}]
+
+
+def test_an_action_without_an_answer_is_told_and_in_no_episode(tmp_path: Path) -> None:
+    log = sink(tmp_path / "log")
+    for k in range(7):
+        log.record(step_log(k, **({"sent": None, "sent_s": np.nan} if k == 3 else {})))
+    log.close()
+    store = EpisodeStore(tmp_path / "log")
+    assert [store.frames(e)[:, 0, 0, 0].tolist() for e in range(len(store))] == [[0, 1, 2, 3], [4, 5, 6]]
+    attempt = lines(tmp_path / "log", "step")[3]
+    assert attempt["sent"] is None and attempt["sent_ms"] == "nan" and attempt["certified"] == [0.06, -0.5]
+
+
+def test_the_end_is_told_with_its_reason_in_strict_json(tmp_path: Path) -> None:
+    log, tally = sink(tmp_path / "log"), Tally(0.0, 0.005)
+    history = ("running -> faulted (fault: RobotError: cable pulled)",)
+    log.end(tally.report(State.FAULTED, "RobotError: cable pulled", 1.5, Counter({"stale": 2}), history))
+    log.close()
+    (row,) = lines(tmp_path / "log", "end")
+    end = row["end"]
+    assert (end["state"], end["why"], end["duration_s"]) == ("faulted", "RobotError: cable pulled", 1.5)
+    assert end["late_ms"]["p99"] == "nan" and end["refused"] == {"stale": 2} and end["history"] == list(history)
+    assert (end["uncertified"], end["contradictions"], end["outside"]) == (0, 0, 0.0)
 
 
 def test_goes_on_with_a_store_and_cuts_off_a_torn_line(tmp_path: Path) -> None:

@@ -96,6 +96,10 @@ MALFORMED = {
     "thousand numbers": packed(act(*[0.0] * 400)),
     "numbers in numbers": packed(act([0.0], [0.0])),
     "one number": packed({**act(), "action": 0.5}),
+    "force that is no truth": packed({"version": 1, "type": "reset", "id": 5, "force": 1}),
+    "force in another message": packed({"version": 1, "type": "stop", "id": 5, "force": True}),
+    "an owner that is no number": packed({"version": 1, "type": "stop", "id": 5, "owner": "me"}),
+    "owner nought": packed({"version": 1, "type": "command", "id": 5, "owner": 0}),
 }
 
 

@@ -18,6 +18,7 @@ from tests.planners.control.fakes import (
     assert_log_is_what_the_robot_received,
     no_collection,  # noqa: F401
     rig,
+    taken,
 )
 from wm.errors import BadInputError, RobotError
 from wm.planners.control.loop import ControlLoop
@@ -39,7 +40,7 @@ def assert_nothing_is_replayed(r: Rig, loop: ControlLoop) -> None:
     loop.arm()
     assert loop.run(1).state is State.IDLE
     after = r.log.steps[count:]
-    moves = [bool(step.sent.any()) for step in after]
+    moves = [bool(taken(step).any()) for step in after]
     assert LEAD <= moves.index(True) <= LEAD + 1 and all(moves[LEAD + 1 :])  # the planner may first end the old request
     assert all(step.plan_step is None or step.plan_step > last for step in after)
     first = r.planner.requests[requests]
@@ -95,6 +96,25 @@ def test_estop_while_an_action_is_being_sent_stops_after_it_and_logs_it() -> Non
     assert report.state is State.STOPPED and len(r.robot.received) == 6
     assert r.robot.events[-2:] == ["stop", "stop"] and r.robot.events.count("stop") == 3
     assert_log_is_what_the_robot_received(r)
+
+
+def test_robot_that_was_stopped_before_it_moved_is_not_frozen_when_it_is_armed_again() -> None:
+    r = rig()
+    loop = r.armed()
+    stands = r.robot.place
+
+    def stop_dead(index: int) -> None:
+        if index == LEAD:
+            loop.estop("red button")
+
+    r.robot.before_send = stop_dead
+    r.robot.before_stop = lambda: setattr(r.robot, "place", stands)
+    assert loop.run(5).state is State.STOPPED and r.moving == [False] * LEAD + [True]
+    loop.reset()
+    r.robot.before_send = lambda index: None
+    loop.arm()
+    report = loop.run(1)
+    assert report.holds == 0 and sum(r.moving) > 5
 
 
 def test_estop_between_certifying_and_sending_sends_nothing() -> None:
@@ -161,6 +181,44 @@ def test_second_ctrl_c_gets_out_of_a_call_that_hangs_and_still_stops() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.parametrize("presses", [2, 5])
+@pytest.mark.parametrize("where", ["beat", "unwatch", "stop"])
+def test_more_ctrl_c_while_the_robot_is_stopped_does_not_keep_it_from_being_stopped(where: str, presses: int) -> None:
+    r = rig()
+    loop = r.armed()
+    ending: list[bool] = []
+
+    def press(*_: object) -> None:
+        if ending:
+            for _ in range(presses):
+                signal.raise_signal(signal.SIGINT)
+
+    r.robot.before_send = lambda index: ending.append(True) if index == 9 else None
+    if where == "stop":
+        r.robot.before_stop = press
+    else:
+        setattr(r.supervisor, where, press)
+    loop.run(1)
+    assert r.robot.events[-1] == "stop" or (where == "stop" and r.supervisor.asked)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_gets_out_of_a_stop_that_hangs() -> None:
+    r = rig()
+    loop = r.armed()
+
+    def hang() -> None:
+        r.robot.before_stop = lambda: None
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+        time.sleep(5)
+
+    r.robot.before_stop = hang
+    begin = time.monotonic()
+    report = loop.run(0.5)
+    assert report.state is State.STOPPED and time.monotonic() - begin < 4 and r.robot.events[-1] == "stop"
+
+
 def test_end_of_the_program_stops_the_robot() -> None:
     r = rig()
 
@@ -215,8 +273,8 @@ def test_reenabling_far_from_the_last_target_begins_with_a_new_plan() -> None:
     loop.arm()
     loop.run(1)
     after = [step for step in r.log.steps if step.step > last]
-    assert not any(step.sent.any() for step in after[:LEAD])
-    np.testing.assert_array_equal(after[LEAD].sent, -GO)
+    assert not any(taken(step).any() for step in after[:LEAD])
+    np.testing.assert_array_equal(taken(after[LEAD]), -GO)
     assert after[LEAD].plan_step is not None and after[LEAD].plan_step > last
     request = next(request for request in r.planner.requests if request.step > last)
     assert request.proprio is not None

@@ -34,6 +34,7 @@ from wm.planners.control.messages import PlanFailure, PlanReply, PlanRequest
 from wm.planners.control.shield import Certified, Shield, ShieldLimits
 from wm.planners.control.states import State
 from wm.planners.guardrails import WorkspaceBox
+from wm.specs import ProprioSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -146,6 +147,33 @@ def test_send_action_that_raises_stops_the_robot_at_every_index(index: int) -> N
         r.loop.run(1)
 
 
+@pytest.mark.parametrize("index", range(12))
+@pytest.mark.parametrize("error", [RobotError("no answer"), KeyboardInterrupt()])
+def test_action_that_the_robot_took_without_an_answer_is_logged_as_an_attempt(index: int, error: BaseException) -> None:
+    r = rig()
+    send = r.robot.send_action
+
+    def lossy(action: np.ndarray) -> np.ndarray:
+        sent = send(action)
+        if len(r.robot.received) == index + 1:
+            raise error
+        return sent
+
+    r.robot.send_action = lossy  # type: ignore[method-assign]
+    report = r.armed().run(2)
+    assert report.state in (State.FAULTED, State.STOPPED) and r.robot.events[-1] == "stop"
+    assert len(r.log.steps) == len(r.robot.received) == index + 1 and sum(report.actions.values()) == index
+    np.testing.assert_array_equal([step.certified for step in r.log.steps], r.robot.received)
+    assert r.log.steps[-1].sent is None and all(step.sent is not None for step in r.log.steps[:-1])
+    assert (r.log.steps[-1].plan_step is not None) == (index >= LEAD)
+
+
+def test_log_that_fails_as_well_does_not_hide_the_error_of_the_robot() -> None:
+    r = Rig(log=FakeLog(room=5))
+    r.robot.before_send = lambda index: (_ for _ in ()).throw(RobotError("cable pulled")) if index == 5 else None
+    assert r.armed().run(2).why == "RobotError: cable pulled"
+
+
 def test_every_other_part_that_raises_stops_the_robot_and_is_named() -> None:
     def broken(*_: Any, **__: Any) -> Any:
         raise ValueError("broken part")
@@ -181,6 +209,21 @@ def test_stop_that_fails_is_tried_again_and_handed_to_the_supervisor() -> None:
     report = loop.run(1)
     assert report.state is State.FAULTED and "the robot's stop failed: RobotError: no answer" in report.why
     assert len(tries) == 3 and r.supervisor.asked and r.supervisor.watched
+
+
+def test_supervisor_hears_a_heartbeat_before_each_attempt_at_a_stop() -> None:
+    r = rig()
+    loop = r.armed()
+    beats: list[int] = []
+
+    def hang() -> None:
+        beats.append(len(r.supervisor.beats))
+        r.clock.sleep(0.08)
+        raise RobotError("no answer")
+
+    r.robot.before_stop = hang
+    loop.run(1)
+    assert len(beats) == 3 and np.diff(beats).tolist() == [1, 1]
 
 
 def test_stop_that_fails_once_is_enough_the_second_time() -> None:
@@ -228,9 +271,12 @@ def test_answer_of_the_shield_that_is_no_action_is_never_sent(action: list[float
 
 def test_infeasible_filter_brakes_and_is_counted() -> None:
     r = rig()
+    loop = r.armed()
     r.shield.rule = lambda c: Certified(np.zeros(2), "uncertified_stop", "workspace", 5.0, 0.5, -5.0)
-    report = r.armed().run(1)
-    assert report.actions == {"uncertified_stop": 10} and report.interventions == 10 and not any(r.moving)
+    report = loop.run(1)
+    assert report.actions == {"uncertified_stop": 10} and not any(r.moving)
+    assert (report.uncertified, report.interventions) == (10, 0)
+    assert report.first_uncertified == "workspace by 5.0 in control step 0"
 
 
 def test_plan_out_of_the_workspace_is_stopped_by_the_real_shield() -> None:
@@ -284,6 +330,15 @@ def test_parts_that_do_not_match_refuse_to_start(part: str, name: str, value: ob
     assert r.loop.state is State.IDLE and r.robot.events == []
 
 
+def test_proprioception_of_another_width_is_refused() -> None:
+    r = rig()
+    wide = replace(OBSERVATION, proprio=ProprioSpec((*"abcdef",), ("px",) * 6))
+    r.robot.observation_spec, r.planner.spec = wide, replace(PLANNER, observation=wide)
+    with pytest.raises(MismatchError, match=r"numbers of proprioception \(x, y, vx, vy\) in the robot: expected 4"):
+        r.loop.arm()
+    assert r.robot.events == []
+
+
 def test_log_equals_what_the_robot_received_whatever_happens(rng: np.random.Generator) -> None:
     r = rig(plan_timeout_s=0.5)
     r.shield = FakeShield()
@@ -326,8 +381,10 @@ def test_wall_clock_that_jumps_by_an_hour_does_not_matter(monkeypatch: pytest.Mo
 
 
 def test_no_module_of_the_loop_asks_the_wall_clock() -> None:
-    files = [*(ROOT / "planners" / "control").glob("*.py"), ROOT / "wm" / "watchdog.py", ROOT / "wm" / "robot.py"]
-    assert len(files) > 15
+    folders = ROOT / "planners" / "control", ROOT / "envs" / "bridge"
+    alone = "wm/watchdog.py", "wm/robot.py", "envs/gym_robot.py", "envs/lerobot.py", "experiments/episode_sink.py"
+    files = [*(file for folder in folders for file in folder.glob("*.py")), *(ROOT / name for name in alone)]
+    assert len(files) > 30
     wall = {"time", "time_ns", "ctime", "gmtime", "localtime", "strftime", "asctime", "clock_gettime"}
     for file in files:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -43,15 +45,17 @@ def drive(
     asked: list[np.ndarray],
     seed: int = 0,
     max_rate: float | None = None,
+    lost: float = 0.0,
 ) -> tuple[np.ndarray, list[Certified]]:
-    """Executed true states of every simulation step, and the answers."""
+    """Executed true states of every simulation step, and the answers; a share of the readings is ``lost``."""
     shield = Shield(PUSHER, PUSHER_ACTION, rules, troubles.limits, max_rate=max_rate)
     robot = PointRobot(np.array(place), CENTRE, troubles, np.random.default_rng(seed))
     assert shield.certify(robot.reading(), np.zeros(2)).kind == "passed"
     robot.step(np.zeros(2))
-    states, answers = [], []
+    states, answers, luck = [], [], np.random.default_rng([seed, 1])
     for action in asked:
-        answers.append(shield.certify(robot.reading(), action))
+        reading = robot.reading()
+        answers.append(shield.certify(np.full(4, np.nan) if luck.random() < lost else reading, action))
         states.append(robot.step(answers[-1].action)[1:])
     return np.concatenate(states), answers
 
@@ -116,6 +120,35 @@ def test_no_command_breaks_the_jerk_limit_not_even_across_two_control_steps(
     rules: list[Guardrail] = [BOX, JerkLimit(limit, PUSHER)]
     states, answers = drive(rules, Troubles(ShieldLimits()), (256.0, 100.0), [towards(*c) for c in commands])
     assert_safe(rules, states, answers)
+
+
+LATE: list[tuple[float, int | None, int]] = [
+    (0.0, 0, 0),
+    (0.1, 1, 0),
+    (0.1, None, 0),
+    (0.1, 1, 1),
+    (0.1, None, 1),
+    (0.2, None, 1),
+]
+"""Stated latency, what there is of it, and what of that is the age of readings (see `Troubles`)."""
+
+
+@pytest.mark.parametrize(("latency", "late", "aged"), LATE)
+@pytest.mark.parametrize(("lost", "error"), [(0.0, 0.0), (0.3, 0.0), (0.3, 1.0)])
+def test_jerk_limit_is_kept_whichever_readings_are_lost_or_old(
+    latency: float, late: int | None, aged: int, lost: float, error: float
+) -> None:
+    """What accelerated the robot before a reading is part of the jerk, and no reading tells it."""
+    limits = ShieldLimits(latency, 0.1 * error, 20 * error)
+    moved = 0.0
+    for seed in range(20):
+        asked = list(np.random.default_rng(seed).uniform(-1, 1, (12, 2)))
+        rules: list[Guardrail] = [JerkLimit(6e5, PUSHER)]
+        troubles = Troubles(limits, late=late, aged=aged)
+        states, answers = drive(rules, troubles, (256.0, 200.0), asked, seed, lost=lost)
+        assert_safe(rules, states, answers)
+        moved += float(np.mean([np.linalg.norm(answer.action) for answer in answers])) / 20
+    assert moved > 0.15  # it is not that the robot stands
 
 
 @FEW
@@ -218,6 +251,39 @@ def test_lost_readings_end_in_the_stop_that_was_certified(seed: int, lost: int) 
         assert answer.kind != "uncertified_stop"
         assert not np.isnan(reading).any() or not answer.action.any()
         assert executed_margins(DISC, robot.step(answer.action)).min() >= 0
+
+
+@pytest.mark.parametrize("meanwhile", ["goes on", "brakes", "stands still"])
+@pytest.mark.parametrize(("latency", "late", "aged"), LATE)
+def test_after_a_skipped_control_period_nothing_called_certified_breaks(
+    latency: float, late: int | None, aged: int, meanwhile: str
+) -> None:
+    """Whatever a robot does while its loop is away: a breach follows only after an answer called uncertified."""
+    rules: list[Guardrail] = [BOX, DISC, SpeedLimit(350.0), JerkLimit(1.2e6, PUSHER)]
+    limits, kinds = ShieldLimits(latency), Counter[str]()
+    for seed in range(12):
+        rng = np.random.default_rng([seed, 8])
+        shield = Shield(PUSHER, PUSHER_ACTION, rules, limits, max_rate=1.0)
+        robot = PointRobot(np.array([150.0, 200.0]), CENTRE, Troubles(limits, late=late, aged=aged), rng)
+        states, covered, action = [], [], np.zeros(2)
+        for _ in range(40):
+            skipped = int(rng.integers(1, 4)) * int(rng.random() < 0.15)
+            shield.skipped(skipped)
+            for _ in range(skipped):
+                held = {"goes on": action, "brakes": np.zeros(2)}.get(meanwhile)
+                if held is not None:
+                    states.append(robot.step(held)[1:])
+                    covered.append(False)
+            reading = np.full(4, np.nan) if rng.random() < 0.2 else robot.reading()
+            answer = shield.certify(reading, towards(rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 1)))
+            action = answer.action
+            states.append(robot.step(action)[1:])
+            covered.append(answer.kind != "uncertified_stop")
+            kinds[answer.kind] += 1
+        for rule in rules:
+            margins = executed_margins(rule, np.concatenate(states)).reshape(len(covered), -1)
+            assert (margins[covered] >= 0).all(), rule.name
+    assert min(kinds[kind] for kind in ("passed", "corrected", "stop", "uncertified_stop")) > 20, kinds
 
 
 def test_an_infeasible_filter_stops_and_says_so() -> None:

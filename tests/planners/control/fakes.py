@@ -67,7 +67,7 @@ class FakeRobot:
         self.kinematics: PointKinematics | None = KINEMATICS
         self.received: list[np.ndarray] = []
         self.events: list[str] = []  # "send", "stop", "connect", "disconnect" in their order
-        self.place = np.array([256.0, 256.0])
+        self.place, self.velocity = np.array([256.0, 256.0]), np.zeros(2)
         self.sequence = 0
         self.twist: Callable[[RobotObservation], RobotObservation] = lambda observation: observation
         self.before_send: Callable[[int], None] = lambda index: None
@@ -79,7 +79,7 @@ class FakeRobot:
     def get_observation(self) -> RobotObservation:
         self.sequence += 1
         image = np.full((8, 8, 3), self.sequence % 251, np.uint8)
-        proprio = np.array([*self.place, 0.0, 0.0], np.float32)
+        proprio = np.array([*self.place, *self.velocity], np.float32)
         return self.twist(RobotObservation(image, proprio, self.clock(), self.sequence))
 
     def send_action(self, action: np.ndarray) -> np.ndarray:
@@ -118,8 +118,36 @@ class LatchRobot(FakeRobot):
             raise RobotError("stopped; reset it first.")
         return super().send_action(action)
 
-    def reset(self) -> None:
+    def reset(self, force: bool = False) -> None:
+        self.events.append(f"reset force={force}")
         self.latched = False
+
+
+class MovingRobot(FakeRobot):
+    """That moves as its kinematics say, from (200, 256); ``late`` control steps lie between an action and its effect.
+
+    ``path`` has its true places at every simulation step.
+    """
+
+    late = 0
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self.place = np.array([200.0, 256.0])
+        self.path: list[np.ndarray] = []
+
+    def send_action(self, action: np.ndarray) -> np.ndarray:
+        place = self.place
+        sent = super().send_action(action)
+        acting = [STOP] * self.late + self.received
+        self.place = place
+        target = place + KINEMATICS.scale * acting[len(self.received) - 1]
+        for _ in range(KINEMATICS.substeps):
+            pull = KINEMATICS.kp * (target - self.place) - KINEMATICS.kv * self.velocity
+            self.velocity = self.velocity + pull * KINEMATICS.dt
+            self.place = self.place + self.velocity * KINEMATICS.dt
+            self.path.append(self.place)
+        return sent
 
 
 class FakePlanner:
@@ -160,6 +188,10 @@ class FakeShield:
         self.held: list[list[np.ndarray]] = []
         self.rule: Callable[[Certified], Certified] = lambda certified: certified
         self.resets = 0
+        self.skips: list[tuple[int, int]] = []  # after how many answers, and how many periods
+
+    def skipped(self, count: int) -> None:
+        self.skips.append((len(self.held), count))
 
     def certify(self, proprio: np.ndarray, asked: np.ndarray, held: Sequence[np.ndarray] = ()) -> Certified:
         self.held.append(list(held))
@@ -267,14 +299,21 @@ def rig(settings: LoopSettings | None = None, **changes: object) -> Rig:
     return Rig(settings=replace(settings or SETTINGS, **changes))
 
 
+def taken(step: StepLog) -> np.ndarray:
+    """What the robot says it took."""
+    assert step.sent is not None
+    return step.sent
+
+
 def moving(steps: list[StepLog]) -> list[StepLog]:
     """Those whose action is not the stop."""
-    return [step for step in steps if step.sent.any()]
+    return [step for step in steps if taken(step).any()]
 
 
 def assert_log_is_what_the_robot_received(r: Rig) -> None:
-    assert len(r.log.steps) == len(r.robot.received)
-    np.testing.assert_array_equal([step.sent for step in r.log.steps], r.robot.received)
+    answered = [step for step in r.log.steps if step.sent is not None]
+    assert len(answered) == len(r.robot.received)
+    np.testing.assert_array_equal([step.sent for step in answered], r.robot.received)
 
 
 def make_quick() -> Callable[[PlanRequest], PlanReply]:

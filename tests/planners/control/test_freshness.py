@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.planners.control.fakes import OBSERVATION
+from tests.planners.control.fakes import KINEMATICS, OBSERVATION, RATE
 from wm.planners.control.freshness import ObservationGate
+from wm.planners.control.reckoning import Reckoning
+from wm.planners.control.shield import ShieldLimits
 from wm.robot import ObservationSpec, RobotObservation
 
 
@@ -18,7 +20,7 @@ def observation(sequence: int, *, place: float = 0.0, shade: int | None = None) 
 
 
 def gate(spec: ObservationSpec = OBSERVATION, picture_travel: float | None = None) -> ObservationGate:
-    return ObservationGate(spec, 0.25, 0.005, 1.0, picture_travel)
+    return ObservationGate(spec, 0.25, 0.005, picture_travel, Reckoning(KINEMATICS, ShieldLimits(), RATE))
 
 
 @pytest.mark.parametrize(
@@ -82,29 +84,45 @@ def play(g: ObservationGate, count: int, *, moving: bool, **how: float) -> list[
         shade = int(how["shade"]) if "shade" in how else None
         assert g.offer(observation(n, place=how.get("speed", 0.0) * n, shade=shade), now=0.1 * n)
         trouble.append(g.trouble(0.1 * n) is not None)
-        g.commanded(moving, 0.1 * n)
+        g.acted([np.array([0.1 * moving, 0.0])])
     return trouble
 
 
-def test_reading_that_never_changes_while_the_robot_is_driven_is_frozen() -> None:
-    trouble = play(gate(), 20, moving=True, shade=7)
-    assert not any(trouble[:11]) and all(trouble[12:])
+@pytest.mark.parametrize("shade", [{"shade": 7}, {}], ids=["dead camera", "live camera"])
+def test_place_that_does_not_change_although_the_robot_had_to_move_is_frozen(shade: dict[str, float]) -> None:
+    g = gate()
+    assert play(g, 5, moving=True, **shade) == [False, True, True, True, True]
+    assert g.trouble(0.5) == "frozen readings: the place did not change although the robot had to move"
 
 
-@pytest.mark.parametrize("how", [{"shade": 7, "speed": 1.0}, {}])
-def test_reading_of_which_something_changes_is_not_frozen(how: dict[str, float]) -> None:
-    assert not any(play(gate(), 30, moving=True, **how))
+def test_place_that_changes_is_not_frozen_whatever_the_picture_shows() -> None:
+    assert not any(play(gate(), 30, moving=True, shade=7, speed=1.0))
 
 
 def test_robot_that_is_not_driven_may_look_the_same_for_ever() -> None:
-    assert not any(play(gate(), 30, moving=False, shade=7))
-
-
-def test_frozen_readings_stay_frozen_until_they_change() -> None:
     g = gate()
-    assert play(g, 20, moving=True, shade=7)[-1]
-    assert all(play(g, 20, moving=False, shade=7))
-    assert not any(play(g, 3, moving=False, shade=8))
+    play(g, 5, moving=True, shade=7, speed=1.0)
+    g.offer(observation(6, place=9.0, shade=7), now=0.6)  # where it came to rest
+    g.acted([np.zeros(2)])
+    for n in range(7, 40):
+        assert g.offer(observation(n, place=9.0, shade=7), now=0.1 * n) and g.trouble(0.1 * n) is None
+        g.acted([np.zeros(2)])
+
+
+def test_frozen_place_stays_frozen_until_it_changes() -> None:
+    g = gate()
+    assert play(g, 5, moving=True)[-1]
+    assert all(play(g, 20, moving=False))
+    assert not any(play(g, 3, moving=False, speed=1.0))
+
+
+def test_what_the_robot_did_meanwhile_is_not_reckoned_when_it_is_unclear() -> None:
+    g = gate()
+    g.offer(observation(1), now=0.1)
+    g.acted([np.array([0.1, 0.0])])
+    g.unclear()
+    g.offer(observation(2), now=0.2)
+    assert g.trouble(0.2) is None
 
 
 def test_picture_that_stands_still_while_the_robot_travels_is_frozen() -> None:

@@ -18,6 +18,7 @@ from tests.planners.control.fakes import (
     Rig,
     no_collection,  # noqa: F401
     rig,
+    taken,
 )
 from wm.errors import BadInputError, RobotError
 from wm.planners.control.loop import LoopSettings
@@ -44,6 +45,7 @@ def test_overrun_skips_to_the_next_period_and_never_bursts() -> None:
     assert steps == [*range(6), *range(9, 20)]
     assert np.diff([step.time for step in r.log.steps]).min() > 0.9 * PERIOD
     assert (report.periods, report.skipped) == (20, 3) and report.on_time_share == 17 / 20
+    assert r.shield.skips == [(1 + 6, 3)]
 
 
 def test_action_that_was_meant_for_a_period_that_is_over_is_not_sent() -> None:
@@ -59,7 +61,7 @@ def test_action_that_was_meant_for_a_period_that_is_over_is_not_sent() -> None:
     r.robot.get_observation = slow  # type: ignore[method-assign]
     r.armed().run(2)
     (overrun,) = [step for step in r.log.steps if step.sent_s > 0.1]
-    assert overrun.step == 10 and not overrun.sent.any()
+    assert overrun.step == 10 and not taken(overrun).any() and r.shield.skips == [(1 + 10, 1)]  # one when arming
 
 
 def test_plan_is_executed_from_lead_steps_after_it_was_asked_for() -> None:
@@ -125,7 +127,8 @@ def test_busy_planner_is_not_asked() -> None:
 def test_log_tells_what_was_asked_certified_and_sent() -> None:
     r = rig()
     r.shield.rule = lambda c: Certified(0.5 * c.action, "corrected", "speed", 3.0, 0.25, 1.5)
-    r.robot.send_action = lambda action: np.array(action, np.float32)  # type: ignore[method-assign]
+    send = r.robot.send_action
+    r.robot.send_action = lambda action: send(action).astype(np.float32)  # type: ignore[method-assign]
     report = r.armed().run(1)
     step = r.log.steps[-1]
     np.testing.assert_array_equal(step.asked, GO)
@@ -133,6 +136,8 @@ def test_log_tells_what_was_asked_certified_and_sent() -> None:
     assert (step.kind, step.rule, step.by, step.moved, step.margin) == ("corrected", "speed", 3.0, 0.25, 1.5)
     assert step.state is State.RUNNING and step.fresh and step.plan is not None
     assert report.actions == {"corrected": 10} and report.interventions == 10 and report.altered == 0
+    np.testing.assert_array_equal(step.certified, 0.5 * GO)
+    assert (step.outside, step.why, report.uncertified, report.outside) == (0.0, "", 0, 0.0)
 
 
 def test_action_that_the_robot_changed_is_counted_and_kept_as_it_was_taken() -> None:
@@ -148,12 +153,13 @@ def test_action_that_the_robot_changed_is_counted_and_kept_as_it_was_taken() -> 
 def test_shield_sees_what_was_sent_in_order_and_is_reset_at_each_start() -> None:
     r = rig()
     loop = r.armed()
+    assert r.shield.held.pop() == []  # arming
     loop.run(1)
     for step, held in enumerate(r.shield.held):
         np.testing.assert_array_equal(np.array(held).reshape(-1, 2), np.array(r.robot.received[:step]).reshape(-1, 2))
     loop.arm()
     loop.run(0.1)
-    assert r.shield.resets == 2 and r.shield.held[-1] == []
+    assert r.shield.resets == 6 and r.shield.held[-1] == []  # two when arming, one when starting
 
 
 def test_run_ends_idle_with_the_robot_stopped_and_unwatched() -> None:
@@ -232,6 +238,9 @@ def test_robot_whose_stop_latches_is_released_by_arming_only() -> None:
     loop.arm()
     r.robot.stop()  # somebody else's stop
     assert loop.run(1).state is State.FAULTED and "stopped; reset it first" in loop.why
+    assert "reset force=False" in r.robot.events and "reset force=True" not in r.robot.events
+    loop.reset()  # an operator's, explicitly
+    assert "reset force=True" in r.robot.events and loop.state is State.IDLE
 
 
 def test_operator_holds_and_resumes_with_a_new_plan() -> None:
@@ -241,10 +250,72 @@ def test_operator_holds_and_resumes_with_a_new_plan() -> None:
     r.clock.after(2.05, loop.resume)
     report = loop.run(4)
     held = [step for step in r.log.steps if step.state is State.HOLDING]
-    assert [step.step for step in held] == list(range(11, 23)) and not any(step.sent.any() for step in held)
-    moving = [step for step in r.log.steps if step.step > 22 and step.sent.any()]
+    assert [step.step for step in held] == list(range(11, 23)) and not any(taken(step).any() for step in held)
+    moving = [step for step in r.log.steps if step.step > 22 and taken(step).any()]
     assert moving[0].step == 23 + LEAD and moving[0].plan_step == 23
     assert report.holds == 1 and "running -> holding (hold: held by tea)" in report.history
+
+
+def test_hold_of_an_armed_loop_holds_from_the_start_and_through_the_next_run() -> None:
+    r = rig()
+    loop = r.armed()
+    loop.hold("somebody is in the cell")
+    report = loop.run(1)
+    assert not any(r.moving) and report.holds == 1
+    assert report.history[1] == "running -> holding (hold: held by somebody is in the cell)"
+    loop.arm()
+    assert loop.run(1).holds == 1 and not any(r.moving)
+    loop.resume()
+    loop.arm()
+    assert loop.run(1).holds == 0 and any(r.moving)
+
+
+def test_finish_ends_the_run_in_order_after_the_control_step() -> None:
+    r = rig()
+    loop = r.armed()
+    loop.finish("too early to count")
+    r.clock.after(1.05, lambda: loop.finish("enough"))
+    report = loop.run(5)
+    assert (report.state, report.why, report.periods) == (State.IDLE, "enough", 11)
+    assert r.robot.events[-1] == "stop" and not r.supervisor.watched
+    loop.arm()
+    assert loop.run(1).why == "the duration is over"
+
+
+def test_loop_that_runs_is_not_run_a_second_time() -> None:
+    r = rig()
+    loop = r.armed()
+    errors: list[str] = []
+
+    def run() -> None:
+        try:
+            loop.run(1)
+        except BadInputError as error:
+            errors.append(str(error))
+
+    def again() -> None:
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+
+    r.clock.after(0.55, again)
+    r.clock.after(0.75, run)
+    report = loop.run(1)
+    assert errors == ["cannot run: the loop is running already."] * 2
+    assert report.state is State.IDLE and len(r.robot.received) == 10
+    loop.arm()
+    assert loop.run(1).state is State.IDLE
+
+
+def test_arming_is_refused_where_stopping_is_not_certified() -> None:
+    r = rig()
+    r.shield.rule = lambda c: replace(c, kind="uncertified_stop", rule="keep_out", by=3.25)
+    message = "cannot arm: guardrail 'keep_out': the robot at [256.0, 256.0, 0.0, 0.0] may break it by 3.2 before it"
+    with pytest.raises(RobotError, match=re.escape(message)):
+        r.loop.arm()
+    assert r.loop.state is State.IDLE and r.robot.events[-1] == "disconnect"
+    r.shield.rule = lambda c: c
+    r.loop.arm()
 
 
 def test_heartbeats_come_often_and_only_while_it_is_watched() -> None:
@@ -279,6 +350,7 @@ def test_heartbeats_come_from_the_thread_of_the_loop_only() -> None:
         ({"stale_after_s": 0.05}, "stale_after_s must be >= 0.1, came 0.05"),
         ({"plan_timeout_s": float("nan")}, "plan_timeout_s must be finite, came nan"),
         ({"picture_travel": -1}, "picture_travel must be >= 0"),
+        ({"reading_age_s": -1}, "reading_age_s must be >= 0"),
         ({"reply_margin_s": 0.2}, "reply_margin_s must be < lead_steps / rate_hz = 0.2 s"),
         ({"future_tolerance_s": -0.1}, "future_tolerance_s must be >= 0"),
     ],

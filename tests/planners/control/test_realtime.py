@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from wm.planners.control.realtime import interrupts, quiet_collector
+from wm.planners.control.realtime import Interrupts, quiet_collector
 
 
 def test_collector_leaves_out_what_exists_only_for_the_time() -> None:
@@ -17,20 +17,37 @@ def test_collector_leaves_out_what_exists_only_for_the_time() -> None:
     assert gc.get_freeze_count() == 0 and gc.isenabled()
 
 
-def test_first_interrupt_asks_and_the_second_raises() -> None:
+def test_first_interrupt_asks_and_a_later_one_gets_out_where_a_call_may_hang() -> None:
     asked: list[int] = []
-    with pytest.raises(KeyboardInterrupt), interrupts(lambda: asked.append(1)):
-        signal.raise_signal(signal.SIGINT)
+    interrupts = Interrupts(lambda: asked.append(1))
+    with interrupts.installed():
+        with interrupts.escape():
+            signal.raise_signal(signal.SIGINT)
         assert asked == [1]
         signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt), interrupts.escape():
+            signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
     assert asked == [1] and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_interrupt_that_raised_leaves_the_way_out_alone() -> None:
+    interrupts, ended = Interrupts(lambda: None), []
+    with interrupts.installed(), pytest.raises(KeyboardInterrupt), interrupts.escape():
+        signal.raise_signal(signal.SIGINT)
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.raise_signal(signal.SIGINT)
+            ended.append(True)
+    assert ended
 
 
 def test_another_thread_leaves_signals_alone() -> None:
     seen: list[object] = []
 
     def run() -> None:
-        with interrupts(lambda: None):
+        with Interrupts(lambda: None).installed():
             seen.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=run)

@@ -9,11 +9,13 @@ import torch
 from wm.errors import BadInputError
 from wm.experiments.studies.point_robot import PUSHER, PUSHER_ACTION, PointRobot, Troubles
 from wm.kinematics import PointKinematics
+from wm.planners.control import qp
 from wm.planners.control.qp import ClosestAction
 from wm.planners.control.shield import Certified, Shield, ShieldLimits
 from wm.planners.guardrails import (
     AccelerationLimit,
     Guardrail,
+    JerkLimit,
     KeepOutBoxes,
     KeepOutDiscs,
     PathGuardrail,
@@ -24,6 +26,7 @@ from wm.specs import ActionSpec
 
 BOX = WorkspaceBox((0, 0), (512, 512), 15.0)
 DISC = KeepOutDiscs([[256, 256]], [60.0], 15.0)
+CENTRE = np.array([[256.0, 256.0]])
 STOP = np.zeros(2)
 
 
@@ -141,6 +144,7 @@ def test_what_the_solver_says_is_never_sent_unchecked(failing: str, monkeypatch:
         def broken(**_: object) -> None:
             raise RuntimeError("solver")
 
+        monkeypatch.setattr(qp, "_BY_HAND", 0)
         monkeypatch.setattr(shield._closest._solver, "update", broken)
     else:
         monkeypatch.setattr(ClosestAction, "__call__", answer_of)
@@ -253,6 +257,51 @@ def test_something_else_than_was_certified_voids_the_certificate() -> None:
     assert (answer.kind, answer.rule) == ("uncertified_stop", "non-finite sent action")
 
 
+def test_after_a_skipped_control_period_no_certificate_covers_the_stop() -> None:
+    """A robot that goes on with its last action gets into the disc; the certificate of before says 20 px beside it."""
+    shield, asked = shield_of(BOX, DISC), np.array([0.6, 0.0])
+    robot = PointRobot(np.array([136.0, 256.0]), CENTRE, Troubles(shield.limits), np.random.default_rng(0))
+    answer = shield.certify(robot.reading(), asked)
+    assert answer.kind == "passed" and answer.margin > 20
+    robot.step(asked)
+    robot.step(asked)
+    shield.skipped(1)
+    answer = shield.certify(np.full(4, np.nan), asked, held=[asked, asked])
+    assert (answer.kind, answer.margin) == ("uncertified_stop", -np.inf) and np.array_equal(answer.action, STOP)
+    assert float(DISC.margin_of(torch.from_numpy(robot.step(STOP))).min()) < 0
+    assert shield.certify(at_rest(136, 256), asked).kind == "passed"  # a good reading is enough
+
+
+def test_a_period_that_was_not_skipped_changes_nothing() -> None:
+    shield = shield_of(BOX)
+    shield.certify(at_rest(100, 100), np.array([0.5, 0.0]))
+    shield.skipped(0)
+    assert shield.certify(np.full(4, np.nan), STOP).kind == "stop"
+
+
+def test_after_a_skipped_period_what_was_sent_before_may_still_act_for_the_latency() -> None:
+    shield, asked = shield_of(BOX, limits=ShieldLimits(latency=0.2)), np.array([0.1, 0.0])
+    shield.certify(at_rest(256, 256), asked)
+    shield.skipped(3)
+    kinds = [shield.certify(at_rest(256, 256), asked, held=[asked] * 4).kind for _ in range(3)]
+    assert kinds == ["uncertified_stop", "uncertified_stop", "passed"]
+
+
+def test_after_a_skipped_period_a_jerk_limit_waits_until_the_robot_rests() -> None:
+    shield, asked = shield_of(JerkLimit(1e6, PUSHER)), np.array([0.3, 0.0])
+    robot = PointRobot(np.array([256.0, 256.0]), CENTRE, Troubles(shield.limits), np.random.default_rng(0))
+    robot.step(shield.certify(robot.reading(), asked).action)
+    robot.step(asked)
+    shield.skipped(1)
+    answers = []
+    for _ in range(8):
+        answers.append(shield.certify(robot.reading(), asked))
+        robot.step(answers[-1].action)
+    waiting = [answer for answer in answers if answer.kind == "uncertified_stop"]
+    assert 2 <= len(waiting) <= 5 and [answer.kind for answer in answers[len(waiting) :]].count("passed") >= 3
+    assert {(answer.rule, answer.by) for answer in waiting} == {("jerk", np.inf)}
+
+
 @pytest.mark.parametrize(
     "asked",
     [np.array([np.nan, 0.0]), np.array([np.inf, 0.0]), np.zeros(3), np.zeros((2, 1)), None, "left", [1, "x"], object()],
@@ -360,7 +409,8 @@ def test_boxes_are_gone_around_and_not_through() -> None:
 def test_a_retreat_leads_away_wherever_within_its_error_the_robot_is(degrees: float, away: bool) -> None:
     """Seen 76 px right of the disc's centre, 5 px uncertain: the disc lies within 3.8 degrees of straight left."""
     shield = shield_of(DISC, limits=ShieldLimits(position_error=5.0))
-    futures, _ = shield._look_ahead(at_rest(332, 256))
+    seen = at_rest(332, 256)
+    futures = shield._look_ahead(seen, shield._errors(seen), (seen[:2], 5.0))
     angle = np.radians(degrees)
     action = 0.02 * np.array([np.cos(angle), np.sin(angle)])
     margins = futures.margins(action)
