@@ -23,6 +23,7 @@ from wm.experiments.robots import Rig, RobotName, bridged_rig, simulated_rig
 from wm.experiments.rules import ARENA, Rules
 from wm.experiments.start import find_start
 from wm.model import WorldModel
+from wm.planners.control.arming import unsafe_stop
 from wm.planners.control.parts import HasLatch
 from wm.planners.control.settings import LoopSettings
 from wm.planners.control.shield import Shield, ShieldLimits
@@ -231,13 +232,9 @@ def _require_clear(rig: Rig, shield: Shield, guardrails: Sequence[Guardrail], re
         if proprio is None:
             raise BadInputError("the robot reports no proprioception, so no action can be certified.")
         require_clear_start(guardrails, torch.from_numpy(np.asarray(proprio, np.float32)))
-        verdict = shield.certify(proprio, shield.stop_action())
-        shield.reset()
-        if verdict.kind == "uncertified_stop":
-            raise BadInputError(
-                f"guardrail '{verdict.rule}': the robot at {np.round(proprio, 1).tolist()} may break it by "
-                f"{verdict.by:.1f} before it stands still."
-            )
+        why = unsafe_stop(shield, proprio)
+        if why is not None:
+            raise BadInputError(why)
     except BaseException:
         rig.robot.disconnect()
         raise

@@ -36,21 +36,27 @@ def await_observation(
 
 
 def require_certified_stop(shield: Certifier, proprio: np.ndarray | None) -> None:
-    """Refuse a robot that stands where it may not, or cannot come to rest from there.
-
-    Args:
-        shield: Certifies; it begins anew, and forgets this.
-        proprio: ``(P,)`` the present reading.
+    """Refuse a robot that stands where it may not, or cannot come to rest from there; arguments as `unsafe_stop`'s.
 
     Raises:
         RobotError: stopping is not certified; which rule, and by how much.
     """
+    why = unsafe_stop(shield, proprio)
+    if why is not None:
+        raise RobotError(f"cannot arm: {why}")
+
+
+def unsafe_stop(shield: Certifier, proprio: np.ndarray | None) -> str | None:
+    """The sentence that says why stopping from here is not certified; None where it is.
+
+    Args:
+        shield: Certifies; it begins anew, and forgets this.
+        proprio: ``(P,)`` the present reading.
+    """
     shield.reset()
     verdict = certified(shield, shield.stop_action(), proprio, [])
     shield.reset()
-    if verdict.kind == "uncertified_stop":
-        place = None if proprio is None else np.round(np.asarray(proprio, np.float64), 1).tolist()
-        raise RobotError(
-            f"cannot arm: guardrail '{verdict.rule}': the robot at {place} may break it by {verdict.by:.1f} "
-            "before it stands still."
-        )
+    if verdict.kind != "uncertified_stop":
+        return None
+    place = None if proprio is None else np.round(np.asarray(proprio, np.float64), 1).tolist()
+    return f"guardrail '{verdict.rule}': the robot at {place} may break it by {verdict.by:.1f} before it stands still."
