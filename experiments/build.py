@@ -29,22 +29,26 @@ class Recipe:
     Attributes:
         episodes: Logged episodes of `steps` control steps.
         steps: Control steps per episode.
-        encoder_episodes: The first of them, whose frames train the encoder.
-        pretrain_steps: Optimiser steps of the encoder.
-        draft_steps: Optimiser steps of the predictor of the draft model, on which the encoder is refined.
+        pretrain_episodes: The first of them, whose frames train the encoder without labels.
+        pretrain_steps: Optimiser steps of that.
+        draft_episodes: The first of them, which train the predictor of the draft model.
+        draft_steps: Optimiser steps of that.
+        refine_episodes: The first of them, whose frames train encoder, head and draft predictor on together.
         refine_steps: Optimiser steps of that.
         predictor_steps: Optimiser steps of the predictor.
         decoder_steps: Optimiser steps of the decoder (only for looking).
         seed: Of all of them.
     """
 
-    episodes: int = 20_000
+    episodes: int = 40_000
     steps: int = 100
-    encoder_episodes: int = 3000
+    pretrain_episodes: int = 2500
     pretrain_steps: int = 3000
-    draft_steps: int = 2000
-    refine_steps: int = 3000
-    predictor_steps: int = 10_000
+    draft_episodes: int = 5000
+    draft_steps: int = 4000
+    refine_episodes: int = 3000
+    refine_steps: int = 4500
+    predictor_steps: int = 20_000
     decoder_steps: int = 4000
     seed: int = 0
 
@@ -62,21 +66,21 @@ def build(env: str, out: Path, recipe: Recipe, workers: int) -> Path:
     Returns:
         Folder with `model.safetensors`, `decoder.safetensors` and the held-out report.
     """
-    console, seed, few = Console(stderr=True), recipe.seed, recipe.encoder_episodes
+    console, seed = Console(stderr=True), recipe.seed
     data = out / "data"
     console.rule("1/6 collect")
     collect.collect(env, recipe.episodes, data, steps=recipe.steps, seed=seed, workers=workers, image_size=96)
     console.rule("2/6 pretrain the encoder")
     first = pretrain.run(
-        data, out / "encoder", encoder="wm-tiny", width=64, episodes=few, steps=recipe.pretrain_steps, batch=80,
-        seed=seed,
+        data, out / "encoder", encoder="wm-tiny", width=64, episodes=recipe.pretrain_episodes,
+        steps=recipe.pretrain_steps, batch=80, seed=seed,
     )  # fmt: skip
     console.rule("3/6 train a draft of the world model")
-    draft = train.run(data, first, out / "draft", _config(recipe.draft_steps, seed, few), seed)
+    draft = train.run(data, first, out / "draft", _config(recipe.draft_steps, seed, recipe.draft_episodes), seed)
     console.rule("4/6 refine the encoder")
     refining = RefineConfig()
     refining = replace(refining, schedule=replace(refining.schedule, steps=recipe.refine_steps, seed=seed))
-    encoder = refine.run(data, draft, out / "refined", refining, few)
+    encoder = refine.run(data, draft, out / "refined", refining, recipe.refine_episodes)
     console.rule("5/6 train the world model")
     path = train.run(data, encoder, out / "model", _config(recipe.predictor_steps, seed, None), seed)
     console.rule("6/6 train the decoder (only for looking)")

@@ -25,6 +25,10 @@ COMMANDS = {
 """Subcommand to the module in `wm.experiments` whose `main` it is, in the order of `wm --help`."""
 
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as the shell's."""
+
+
 def build_app() -> typer.Typer:
     """The Typer application with every subcommand."""
     app = typer.Typer(
@@ -45,7 +49,13 @@ def main() -> None:
     130 interrupted.
     """
     try:
-        build_app()()
+        code = build_app()(sys.argv[1:] or ["--help"], standalone_mode=False)  # raises where else it would print a box
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+        sys.exit(code)
+    except typer.exceptions.TyperException as error:  # usage: an unknown option, a word where a number belongs, ...
+        context = getattr(error, "ctx", None)
+        _fail(error.format_message() + ("" if context is None else f" (see `{context.command_path} --help`)"))
     except WmError as error:
         _fail(str(error))
     except OSError as error:
@@ -53,7 +63,7 @@ def main() -> None:
         _fail(f"the system refused{place}: {error.strerror or error}.")
     except KeyboardInterrupt:
         print("wm: interrupted.", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 def _fail(message: str) -> None:

@@ -17,8 +17,8 @@ from wm.refine import RefineConfig
 from wm.train import TrainConfig
 
 TINY = build.Recipe(
-    episodes=26, steps=60, encoder_episodes=22, pretrain_steps=3, draft_steps=3, refine_steps=3, predictor_steps=4,
-    decoder_steps=2,
+    episodes=26, steps=60, pretrain_episodes=22, pretrain_steps=3, draft_episodes=22, draft_steps=3,
+    refine_episodes=22, refine_steps=3, predictor_steps=4, decoder_steps=2,
 )  # fmt: skip
 
 
