@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,9 @@ from wm.datasets.reader import EpisodeStore
 from wm.errors import StoreError
 from wm.specs import require_equal
 
-_BATCH = 256
+_BATCH = 64  # frames; a third faster than 256 on two cores, whose caches these activations still fit
 _COMMIT_EVERY = 200  # episodes
+_COMMIT_SECONDS = 60.0  # or earlier, where encoding is slow
 
 
 @dataclass(frozen=True)
@@ -43,18 +45,22 @@ def feature_table(
     out: Path,
     *,
     episodes: int | None = None,
+    rows: Callable[[int], Tensor] | None = None,
+    batch: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Rows ``(O, *shape)`` of all observations of a store, mapped from a file; it is made where it is missing.
 
-    An interrupted table is continued after its last commit (one each 200 episodes); one of another coding or another
-    store is refused.
+    An interrupted table is continued after its last commit (one each 200 episodes, or each minute where encoding is
+    slow); one of another coding or another store is refused.
 
     Args:
         store: Episodes.
         coding: What becomes of a frame.
         out: Folder of `table.bin` and `table.json`.
         episodes: Only the first ones; all when None.
+        rows: What an episode's frames are taken from instead of the store, e.g. another table.
+        batch: Frames that are encoded at a time; 64 when None.
         progress: Called with (episodes done, episodes in all).
 
     Raises:
@@ -72,14 +78,17 @@ def feature_table(
         if table is None:
             record.unlink(missing_ok=True)  # what it counts is gone
             done, table = 0, _made(data, shape, coding.dtype)
+        size, committed = batch or _BATCH, time.monotonic()
         for episode in range(done, episodes):
             first, stop = (int(v) for v in store.observation_offsets[episode : episode + 2])
-            frames = torch.from_numpy(store.frames(episode))
-            for start in range(0, stop - first, _BATCH):
-                part = frames[start : start + _BATCH]
+            frames = torch.from_numpy(store.frames(episode)) if rows is None else rows(episode)
+            for start in range(0, stop - first, size):
+                part = frames[start : start + size]
                 table[first + start : first + start + len(part)] = coding.encode(part).to(coding.dtype)
-            if (episode + 1) % _COMMIT_EVERY == 0 or episode + 1 == episodes:
+            due = time.monotonic() - committed > _COMMIT_SECONDS
+            if due or (episode + 1) % _COMMIT_EVERY == 0 or episode + 1 == episodes:
                 _commit(data, record, identity | {"episodes": episode + 1})
+                committed = time.monotonic()
             if progress is not None:
                 progress(episode + 1, episodes)
     except OSError as error:

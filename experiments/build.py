@@ -36,6 +36,7 @@ class Recipe:
         refine_episodes: The first of them, whose frames train encoder, head and draft predictor on together.
         refine_steps: Optimiser steps of that.
         predictor_steps: Optimiser steps of the predictor.
+        proposal_steps: Optimiser steps of the proposal.
         decoder_steps: Optimiser steps of the decoder (only for looking).
         seed: Of all of them.
     """
@@ -49,6 +50,7 @@ class Recipe:
     refine_episodes: int = 3000
     refine_steps: int = 4500
     predictor_steps: int = 20_000
+    proposal_steps: int = 6000
     decoder_steps: int = 4000
     seed: int = 0
 
@@ -76,22 +78,27 @@ def build(env: str, out: Path, recipe: Recipe, workers: int) -> Path:
         steps=recipe.pretrain_steps, batch=80, seed=seed,
     )  # fmt: skip
     console.rule("3/6 train a draft of the world model")
-    draft = train.run(data, first, out / "draft", _config(recipe.draft_steps, seed, recipe.draft_episodes), seed)
+    draft = train.run(data, first, out / "draft", _draft(recipe), seed)
     console.rule("4/6 refine the encoder")
     refining = RefineConfig()
     refining = replace(refining, schedule=replace(refining.schedule, steps=recipe.refine_steps, seed=seed))
     encoder = refine.run(data, draft, out / "refined", refining, recipe.refine_episodes)
     console.rule("5/6 train the world model")
-    path = train.run(data, encoder, out / "model", _config(recipe.predictor_steps, seed, None), seed)
+    path = train.run(data, encoder, out / "model", _final(recipe), seed)
     console.rule("6/6 train the decoder (only for looking)")
     decode(data, path, recipe)
     return path.parent
 
 
-def _config(steps: int, seed: int, episodes: int | None) -> TrainConfig:
-    config = TrainConfig(episodes=episodes)
-    config = config if episodes is None else replace(config, proposals=0)  # a draft plans nothing
-    return train.scheduled(config, steps, seed)
+def _draft(recipe: Recipe) -> TrainConfig:
+    """It plans nothing, and so needs no proposal."""
+    config = TrainConfig(episodes=recipe.draft_episodes, proposals=0)
+    return train.scheduled(config, recipe.draft_steps, recipe.seed)
+
+
+def _final(recipe: Recipe) -> TrainConfig:
+    config = train.scheduled(TrainConfig(), recipe.predictor_steps, recipe.seed)
+    return replace(config, proposal=replace(config.proposal, steps=recipe.proposal_steps))
 
 
 def decode(data: Path, model_path: Path, recipe: Recipe) -> None:

@@ -18,15 +18,22 @@ from wm.train import TrainConfig
 
 TINY = build.Recipe(
     episodes=26, steps=60, pretrain_episodes=22, pretrain_steps=3, draft_episodes=22, draft_steps=3,
-    refine_episodes=22, refine_steps=3, predictor_steps=4, decoder_steps=2,
+    refine_episodes=22, refine_steps=3, predictor_steps=4, proposal_steps=3, decoder_steps=2,
 )  # fmt: skip
 
 
 @pytest.fixture
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small batches, a small encoder and a small predictor instead of the shipped model's."""
-    small = TrainConfig(hidden=32, depth=1, pairs=1200, components=20, predictor=FitConfig(steps=1, batch=8))
-    monkeypatch.setattr(build, "TrainConfig", lambda episodes: replace(small, episodes=episodes))
+    small = TrainConfig(
+        hidden=32,
+        depth=1,
+        pairs=1200,
+        components=20,
+        predictor=FitConfig(steps=1, batch=8),
+        proposal=FitConfig(steps=1, batch=8),
+    )
+    monkeypatch.setattr(build, "TrainConfig", lambda **changes: replace(small, **changes))
     refining = RefineConfig(schedule=FitConfig(steps=1, batch=8))
     monkeypatch.setattr(build, "RefineConfig", lambda: refining)
     run = build.pretrain.run
