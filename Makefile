@@ -16,7 +16,7 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint format typecheck quick-bars bench studies model clean
+.PHONY: help setup demo test lint format typecheck quick-bars bench mutants studies model clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,8 +49,12 @@ quick-bars: $(READY) ## Check that the shipped model still reaches its goals (20
 	OMP_NUM_THREADS=1 $(VENV)/bin/wm eval --env pusht --model pusht --planner icem --episodes 20 --seed 1000 \
 		--out build/quick-eval --min-success 0.8 --no-baselines
 
-bench: $(READY) ## Measure speed; results go to bench/
+# A study that misses a bar exits with 1; its figures are on the page all the same.
+bench: $(READY) ## Measure speed (an hour, with nothing else running); results go to bench/, their tables to docs/benchmarks.md
 	$(VENV)/bin/wm bench --out bench
+	$(PY) -m wm.experiments.studies.deadline --out bench/deadline.json || test $$? -eq 1
+	$(PY) -m wm.experiments.studies.scaling --out bench/scaling.json || test $$? -eq 1
+	$(PY) -m wm.experiments.report.benchmarks --bench bench --docs docs
 
 mutants: $(READY) ## Delete the guards one at a time; each time a test must fail (hours; goes on where it was stopped)
 	OMP_NUM_THREADS=1 $(PY) -m tests.mutants.run

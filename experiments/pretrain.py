@@ -15,7 +15,7 @@ from wm.encoders.registry import build_encoder, save_encoder
 from wm.errors import BadInputError
 from wm.experiments.logs import load_frames, log_windows
 from wm.experiments.options import at_least
-from wm.experiments.run_folder import claim
+from wm.experiments.run_folder import claimed
 from wm.fit import FitConfig
 from wm.pretrain import PretrainConfig, pretrain
 
@@ -42,15 +42,16 @@ def run(data: Path, out: Path, *, encoder: str, width: int, episodes: int, steps
         )
     config, episodes = PretrainConfig(), min(episodes, len(store))
     made_of = {"encoder": encoder, "token_width": width, "data": store.fingerprint(), "episodes": episodes}
-    claim(out, asdict(config) | made_of | {"steps": steps, "batch": batch, "seed": seed})
+    identity = asdict(config) | made_of | {"steps": steps, "batch": batch, "seed": seed}
     path = out / "encoder.safetensors"
-    if path.exists():
-        return path
-    frames = load_frames(store, episodes)
-    windows, _ = log_windows(
-        store, frames, history=config.history, horizon=HORIZON, frameskip=FRAMESKIP, episodes=episodes
-    )
-    pretrain(model, windows, config, FitConfig(steps=steps, batch=batch, learning_rate=2e-3, seed=seed), out)
+    with claimed(out, identity):
+        if path.exists():
+            return path
+        frames = load_frames(store, episodes)
+        windows, _ = log_windows(
+            store, frames, history=config.history, horizon=HORIZON, frameskip=FRAMESKIP, episodes=episodes
+        )
+        pretrain(model, windows, config, FitConfig(steps=steps, batch=batch, learning_rate=2e-3, seed=seed), out)
     recipe = {"command": "wm pretrain", "objective": "acjepa", "data": store.spec.recipe, "episodes": episodes}
     recipe |= {"steps": steps, "batch": batch, "seed": seed, "wm": wm.__version__, "torch": torch.__version__}
     save_encoder(model, path, {"provenance": recipe})

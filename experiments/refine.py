@@ -16,7 +16,7 @@ from wm.datasets.reader import EpisodeStore
 from wm.encoders.base import fingerprint
 from wm.experiments.logs import load_frames, log_windows, random_rows
 from wm.experiments.options import at_least
-from wm.experiments.run_folder import claim
+from wm.experiments.run_folder import claimed
 from wm.model import BANK, WorldModel, load_model
 from wm.refine import RefineConfig, refine
 from wm.specs import require_equal
@@ -38,18 +38,19 @@ def run(data: Path, model_path: Path, out: Path, config: RefineConfig, episodes:
     store, (model, provenance) = EpisodeStore(data), load_model(model_path)
     require_equal("model of another world than the data", store.spec.env, model.spec.env, model_path)
     episodes = min(episodes, len(store))
-    claim(out, asdict(config) | {"data": store.fingerprint(), "model": fingerprint(model), "episodes": episodes})
+    identity = asdict(config) | {"data": store.fingerprint(), "model": fingerprint(model), "episodes": episodes}
     path = out / "model.safetensors"
-    if path.exists():
-        return path
-    frames = load_frames(store, episodes)
-    states = frame_states(model, frames)
-    windows, held_out = log_windows(
-        store, frames, history=model.spec.history, horizon=config.horizon, frameskip=model.spec.frameskip,
-        episodes=episodes,
-    )  # fmt: skip
-    torch.manual_seed(config.schedule.seed)
-    refine(model.encoder, model.joint, windows, states, config, out)
+    with claimed(out, identity):
+        if path.exists():
+            return path
+        frames = load_frames(store, episodes)
+        states = frame_states(model, frames)
+        windows, held_out = log_windows(
+            store, frames, history=model.spec.history, horizon=config.horizon, frameskip=model.spec.frameskip,
+            episodes=episodes,
+        )  # fmt: skip
+        torch.manual_seed(config.schedule.seed)
+        refine(model.encoder, model.joint, windows, states, config, out)
     model.spec, model.proposal = replace(model.spec, encoder=model.encoder.spec(), proposals=0), None
     states = frame_states(model, frames)
     model.remember(states[random_rows(windows, BANK * 4)], states[random_rows(held_out, 8192)])

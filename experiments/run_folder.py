@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from wm.errors import BadInputError
+from wm.errors import BadInputError, WmError
 from wm.experiments.atomic import write_json
 from wm.specs import require_equal
 
@@ -34,3 +36,18 @@ def claim(out: Path, config: dict[str, Any]) -> None:
         raise BadInputError(f"{path}: expected the configuration of a run, it cannot be read ({error}).") from error
     for name in sorted(found.keys() | config.keys()):
         require_equal(f"run folder of another run: {name}", found.get(name), config.get(name), path)
+
+
+@contextlib.contextmanager
+def claimed(out: Path, config: dict[str, Any]) -> Iterator[None]:
+    """As `claim`, for the length of a run; one that is refused before it has written anything leaves nothing behind."""
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    claim(out, config)
+    try:
+        yield
+    except WmError:
+        if [path.name for path in out.iterdir()] == [CONFIG_FILE]:
+            (out / CONFIG_FILE).unlink()
+            for folder in made:
+                folder.rmdir()
+        raise

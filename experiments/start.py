@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def read_start(env: Any, env_name: str, path: Path) -> Start:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInputError(f"start {path}: expected a JSON file, it cannot be read ({error.strerror}).") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInputError(f"start {path}: expected JSON, came something else ({error}).") from error
     if not isinstance(data, dict) or not {"env", "start_state"} <= set(data):
         came = sorted(data) if isinstance(data, dict) else type(data).__name__
@@ -75,6 +76,10 @@ def read_start(env: Any, env_name: str, path: Path) -> Start:
 
 def _state(path: Path, key: str, values: object) -> np.ndarray:
     numbers = isinstance(values, list) and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
-    if not numbers or not np.isfinite(state := np.array(values, np.float64)).all():
-        raise BadInputError(f"start {path}: expected '{key}' as a list of finite numbers, came {values!r}.")
+    try:
+        state = np.array(values if numbers else [math.nan], np.float64)
+    except OverflowError:  # an integer beyond every float
+        state = np.array([math.inf])
+    if not np.isfinite(state).all():
+        raise BadInputError(f"start {path}: expected '{key}' as a list of finite numbers, came {str(values)[:200]}.")
     return state

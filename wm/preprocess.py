@@ -55,7 +55,10 @@ def _decoded(path: Path) -> Image.Image:
         with Image.open(path) as image:
             _check_header(image, path)
             image.load()
-            return ImageOps.exif_transpose(image)
+            upright = ImageOps.exif_transpose(image)
+        with Image.open(path) as image:
+            image.verify()  # finds what decoding forgives: a PNG without its end
+        return upright
     except BadInputError:
         raise
     except Image.UnidentifiedImageError:

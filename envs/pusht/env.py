@@ -16,6 +16,10 @@ from wm.kinematics import PointKinematics
 from wm.specs import ActionSpec, EnvSpec, ProprioSpec
 
 ACTION_SCALE_PX = 100.0
+POSITIONS_PX = (-512.0, 1024.0)
+"""What a state's positions may be: the table and as much again around it."""
+ANGLES_RAD = (-1e4, 1e4)
+"""What a state's angle may be, rad; it is not wrapped."""
 ActionMode = Literal["relative", "absolute"]
 
 
@@ -105,7 +109,7 @@ class PushTEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
             options: `state` (5, 7 or 10 numbers) to start from; `goal_state` (5 or 7 numbers) to be reached.
 
         Raises:
-            BadInputError: a state has the wrong length or is not finite.
+            BadInputError: a state has the wrong length, is not finite, or is far from the table.
         """
         super().reset(seed=seed)
         options = options or {}
@@ -143,7 +147,7 @@ class PushTEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         """Put the world into a state of 5, 7 or 10 numbers (see `reset`); missing velocities are zero.
 
         Raises:
-            BadInputError: wrong length or not finite.
+            BadInputError: wrong length, not finite, or far from the table.
         """
         self.physics.set_state(_checked_state("state", state))
 
@@ -196,4 +200,7 @@ def _checked_state(name: str, state: Any) -> np.ndarray:
         raise BadInputError(f"push-T {name}: expected 5, 7 or 10 numbers, came {state!r}.") from None
     if array.shape not in ((5,), (7,), (10,)) or not np.isfinite(array).all():
         raise BadInputError(f"push-T {name}: expected 5, 7 or 10 finite numbers, came {array.tolist()}.")
+    for what, values, (low, high) in (("positions", array[:4], POSITIONS_PX), ("the angle", array[4:5], ANGLES_RAD)):
+        if values.min() < low or values.max() > high:
+            raise BadInputError(f"push-T {name}: expected {what} from {low:g} to {high:g}, came {values.tolist()}.")
     return array

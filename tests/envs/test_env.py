@@ -81,6 +81,14 @@ def test_refuses_an_unusable_state(state: Any) -> None:
             env.reset(options={"goal_state": state})
 
 
+@pytest.mark.parametrize(("index", "value"), [(0, 1e6), (3, -1e6), (4, 1e30)])
+def test_refuses_a_state_that_is_far_from_the_table(index: int, value: float) -> None:
+    env, state = PushTEnv(image_size=16), np.array([100.0, 100.0, 300.0, 300.0, 0.5])
+    state[index] = value
+    with pytest.raises(BadInputError, match="expected (positions|the angle) from .* to .*, came"):
+        env.reset(options={"state": state})
+
+
 def test_refuses_unknown_settings() -> None:
     with pytest.raises(BadInputError, match="action_mode: expected 'relative' or 'absolute', came 'polar'"):
         inspect.unwrap(PushTEnv.__init__)(PushTEnv.__new__(PushTEnv), action_mode="polar")  # not typed, as a user's

@@ -248,6 +248,11 @@ def test_truncated_model_is_refused(place: Place, run: Run) -> None:
         ('{"env": "pusht", "start_state": "here"}', "expected 'start_state' as a list of finite numbers"),
         ('{"env": "pusht", "start_state": [1, 2]}', "expected 5, 7 or 10 finite numbers"),
         ('{"env": "pusht", "start_state": [1, 2, 3, 4, NaN]}', "expected 'start_state' as a list of finite numbers"),
+        (
+            '{"env": "pusht", "start_state": [1, 2, 3, 4, 1%s]}' % ("0" * 400),
+            "'start_state' as a list of finite numbers",
+        ),
+        ("[" * 100_000, "expected JSON, came something else"),
         ('{"env": "pusht", "start_state": [9, 9, 9, 9, 9], "goal_state": [1]}', "expected 5, 7 or 10 finite numbers"),
     ],
 )

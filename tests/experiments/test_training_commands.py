@@ -139,6 +139,14 @@ def test_pretraining_refuses_what_does_not_fit(made: Made, tmp_path: Path) -> No
         pretrain.run(made.data, made.encoder.parent, encoder="wm-tiny", steps=4, **settings)
 
 
+def test_refused_run_leaves_nothing_behind(tmp_path: Path) -> None:
+    collect.collect("pusht", 2, tmp_path / "short", steps=5, seed=0, workers=0, image_size=96)
+    out = tmp_path / "runs" / "new"
+    with pytest.raises(BadInputError, match="expected an episode of at least"):
+        pretrain.run(tmp_path / "short", out, encoder="wm-tiny", width=8, episodes=2, steps=1, batch=2, seed=0)
+    assert not out.parent.exists()
+
+
 def test_training_learns_and_reports(made: Made) -> None:
     folder = made.model.parent
     predictor, head = log_of(folder / "predictor.jsonl"), load_tensors(folder / "head.safetensors")[1]

@@ -132,6 +132,14 @@ def test_truncated_picture_is_refused(tmp_path: Path, suffix: str, share: float)
         read_goal_picture(path, SIZE)
 
 
+@pytest.mark.parametrize("cut", [12, 13, 30])
+def test_png_without_its_end_is_refused(tmp_path: Path, cut: int) -> None:
+    path = saved(tmp_path, Image.fromarray(picture(32)), "goal.png")
+    path.write_bytes(path.read_bytes()[:-cut])
+    with pytest.raises(BadInputError, match=re.escape(str(path))):
+        read_goal_picture(path, SIZE)
+
+
 def test_flipped_bytes_never_crash(tmp_path: Path, rng: np.random.Generator) -> None:
     data = io.BytesIO()
     Image.fromarray(picture(32)).save(data, "PNG")
