@@ -11,23 +11,23 @@ import numpy as np
 import torch
 import typer
 from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
 import wm
-from wm.checkpoint import load_tensors, load_weights
-from wm.datasets.features import Coding, feature_table
+from wm.checkpoint import load_tensors
+from wm.datasets.features import Coding
 from wm.datasets.reader import EpisodeStore
 from wm.encoders.base import Encoder, fingerprint
-from wm.encoders.registry import load_encoder
 from wm.errors import BadInputError
 from wm.experiments.atomic import write_json
+from wm.experiments.encode import log_tokens, narrowed, open_encoder, rows_of, table
 from wm.experiments.logs import log_windows, random_rows
 from wm.experiments.options import at_least
 from wm.experiments.report.training import training_report
-from wm.experiments.run_folder import claim
+from wm.experiments.run_folder import claimed
+from wm.joint import JointModel
 from wm.logs import LogWindows
-from wm.model import BANK, WorldModel, build_joint, build_model, load_model
+from wm.model import BANK, WorldModel, build_joint, build_model
 from wm.probe import LinearProbe, error_by_horizon
 from wm.proposal import train_proposal
 from wm.specs import ModelSpec, require_equal
@@ -38,14 +38,15 @@ REPORT_HORIZON = 8
 PROBE_FRAMES = 20_000
 
 
-def run(data: Path, encoder_path: Path, out: Path, config: TrainConfig, seed: int) -> Path:
+def run(data: Path, encoder_path: Path | str, out: Path, config: TrainConfig, seed: int) -> Path:
     """Train and write `<out>/model.safetensors` and the report.
 
     An interrupted run is continued, a finished one left as it is.
 
     Args:
         data: Episode store.
-        encoder_path: An encoder of `wm pretrain`, or a model of `wm refine`, whose head is then kept and only rescaled.
+        encoder_path: An encoder of `wm pretrain`, or a model of `wm refine`, whose head is then kept and only rescaled;
+            or the name or folder of a public encoder (`wm.encoders.registry.load_public`).
         out: Run folder.
         config: Sizes and schedule.
         seed: Of everything random.
@@ -59,66 +60,91 @@ def run(data: Path, encoder_path: Path, out: Path, config: TrainConfig, seed: in
     at_least(1, episodes=config.episodes, **sizes)
     at_least(0, seed=seed)
     store = EpisodeStore(data)
-    encoder, base = _base(encoder_path)
+    encoder, base = open_encoder(str(encoder_path), store.spec.image_size)
     if len(store) < 20:
         raise BadInputError(f"{data}: expected at least 20 episodes to train on, came {len(store)}.")
-    width = config.width + (0 if store.spec.env.proprio is None else store.spec.env.proprio.width)
     learned = None if base is None else base.joint.head
     if base is not None:
         require_equal("model of another world than the data", store.spec.env, base.spec.env, encoder_path)
-        wanted, came = (config.tokens, width), (base.spec.tokens, base.spec.width)
+        wanted, came = (config.tokens, _width(store, config)), (base.spec.tokens, base.spec.width)
         require_equal("tokens and width (proprioception included) of the refined head", wanted, came, encoder_path)
     made_of = {"seed": seed, "data": store.fingerprint(), "encoder": encoder.spec().to_json()}
-    claim(out, asdict(config) | made_of | {"head": "fitted" if learned is None else fingerprint(learned)})
+    made_of |= {"head": "fitted" if learned is None else fingerprint(learned)}
     path = out / "model.safetensors"
-    if path.exists() and (out / "report.png").exists():
-        return path
-    torch.manual_seed(seed)
-    spec = ModelSpec(
-        env=store.spec.env,
-        encoder=encoder.spec(),
-        frameskip=config.frameskip,
-        history=config.history,
-        tokens=config.tokens,
-        width=width,
-        hidden=config.hidden,
-        depth=config.depth,
-        proposals=config.proposals,
-        reach=config.horizon,
-    )
-    joint = build_joint(spec)
-    episodes = min(config.episodes or len(store), len(store))
-    cuts = {"history": config.history, "frameskip": config.frameskip, "episodes": episodes}
-    joint.head.requires_grad_(False)
-    head_windows = _token_windows(store, encoder, config, data, min(config.head_episodes, episodes))
-    if learned is not None:
-        load_weights(joint.head, learned.state_dict(), encoder_path)
-    with Console(stderr=True).status("state head: slow features"):
-        train_head(joint.head, head_windows, config, out, learned is not None)
-    states = _states(store, encoder, joint.head, out / "states", episodes)
-    windows, _ = log_windows(store, states, horizon=config.horizon, **cuts)
-    train_predictor(joint, windows, config, out)
-    model = build_model(spec, encoder, windows.action_moments, windows.proprio_moments)
-    model.joint.load_state_dict(joint.state_dict())
-    if model.proposal is not None:
-        model.proposal.requires_grad_(True)
-        train_proposal(model.proposal, windows, config.history, config.proposal, out)
-        model.proposal.requires_grad_(False)
+    with claimed(out, asdict(config) | made_of):
+        if path.exists() and (out / "report.png").exists():
+            return path
+        torch.manual_seed(seed)
+        episodes = min(config.episodes or len(store), len(store))
+        encoder = narrowed(encoder, store, out, episodes)
+        joint, states = _head_and_states(store, encoder, learned, out, replace(config, episodes=episodes))
+        cuts = {"history": config.history, "frameskip": config.frameskip, "episodes": episodes}
+        windows, _ = log_windows(store, states, horizon=config.horizon, **cuts)
+        train_predictor(joint, windows, config, out)
+    model = _model(store, encoder, joint, windows, config, out)
     _, held_out = log_windows(store, states, horizon=REPORT_HORIZON, **cuts)
     model.remember(states[random_rows(windows, BANK * 4)], states[random_rows(held_out, 8192)])
-    model.save(path, _provenance(store, encoder_path, config, seed))
+    model.save(path, _provenance(store, encoder, encoder_path, config, seed))
     report = held_out_report(model, windows, held_out, states, store.all_state()[: len(states)])
     write_json(out / "report.json", report)
     training_report(out, report)
     return path
 
 
-def _base(path: Path) -> tuple[Encoder, WorldModel | None]:
-    """A frozen encoder, and the refined model that it is part of where it is one."""
-    if load_tensors(path)[1].get("kind") != "world-model":
-        return load_encoder(path), None
-    model, _ = load_model(path)
-    return model.encoder, model
+def _spec(store: EpisodeStore, encoder: Encoder, config: TrainConfig) -> ModelSpec:
+    return ModelSpec(
+        env=store.spec.env,
+        encoder=encoder.spec(),
+        frameskip=config.frameskip,
+        history=config.history,
+        tokens=config.tokens,
+        width=_width(store, config),
+        hidden=config.hidden,
+        depth=config.depth,
+        proposals=config.proposals,
+        reach=config.horizon,
+    )
+
+
+def _width(store: EpisodeStore, config: TrainConfig) -> int:
+    """Numbers of a state: what is seen, and what the robot reports."""
+    proprio = store.spec.env.proprio
+    return config.width + (0 if proprio is None else proprio.width)
+
+
+def _head_and_states(
+    store: EpisodeStore, encoder: Encoder, learned: StateHead | None, out: Path, config: TrainConfig
+) -> tuple[JointModel[StateHead], Tensor]:
+    """State head (the learned one rescaled, or one in closed form) before a fresh predictor; states of all frames."""
+    joint, episodes = build_joint(_spec(store, encoder, config)), config.episodes or len(store)
+    joint.head.requires_grad_(False)
+    seen = episodes if encoder.by_reference else min(config.head_episodes, episodes)
+    tokens = log_tokens(store, encoder, store.path, seen)
+    cuts = {"history": config.history, "frameskip": config.frameskip, "episodes": seen}
+    windows, _ = log_windows(store, tokens, horizon=1, **cuts)
+    if learned is not None:
+        joint.head.load_state_dict(learned.state_dict())
+    with Console(stderr=True).status("state head: slow features"):
+        train_head(joint.head, windows, config, out, learned is not None)
+    return joint, _states(store, encoder, joint.head, tokens, out / "states", episodes)
+
+
+def _model(
+    store: EpisodeStore,
+    encoder: Encoder,
+    joint: JointModel[StateHead],
+    windows: LogWindows,
+    config: TrainConfig,
+    out: Path,
+) -> WorldModel:
+    """The trained parts as one model, its proposal trained."""
+    model = build_model(_spec(store, encoder, config), encoder, windows.action_moments, windows.proprio_moments)
+    model.joint.load_state_dict(joint.state_dict())
+    if model.proposal is not None:
+        model.proposal.requires_grad_(True)
+        train_proposal(model.proposal, windows, config.history, config.proposal, out)
+        model.proposal.requires_grad_(False)
+    return model
 
 
 def held_out_report(
@@ -140,35 +166,16 @@ def held_out_report(
     }
 
 
-def _token_windows(store: EpisodeStore, encoder: Encoder, config: TrainConfig, data: Path, episodes: int) -> LogWindows:
-    """Pairs of frames of the first episodes, as the encoder's tokens."""
-
-    def encode(frames: Tensor) -> Tensor:
-        return encoder.encode(frames[None])[0]
-
-    spec = encoder.spec()
-    coding = Coding(encode, (spec.grid**2, spec.width), torch.bfloat16, {"encoder": spec.fingerprint})
-    folder = data.parent / f"{data.name}.features" / f"{spec.fingerprint}-{episodes}"
-    tokens = _table(store, coding, folder, "encode", episodes)
-    cuts = {"history": config.history, "frameskip": config.frameskip, "episodes": episodes}
-    return log_windows(store, tokens, horizon=1, **cuts)[0]
-
-
-def _states(store: EpisodeStore, encoder: Encoder, head: StateHead, folder: Path, episodes: int) -> Tensor:
-    """The states of all frames."""
+def _states(
+    store: EpisodeStore, encoder: Encoder, head: StateHead, tokens: Tensor, folder: Path, episodes: int
+) -> Tensor:
+    """The states of all frames; a public encoder, which is slow, is not asked again for tokens that are known."""
     identity: dict[str, object] = {"encoder": encoder.spec().fingerprint, "head": fingerprint(head)}
     coding = Coding(partial(states_of, encoder, head), (head.tokens * head.width,), torch.float32, identity)
-    return _table(store, coding, folder, "states", episodes)
-
-
-def _table(store: EpisodeStore, coding: Coding, folder: Path, title: str, episodes: int) -> Tensor:
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task(title)
-
-        def advance(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
-        return feature_table(store, coding, folder, episodes=episodes, progress=advance)
+    if not encoder.by_reference:
+        return table(store, coding, folder, "states", episodes)
+    coding = replace(coding, encode=lambda known: head(known.float()).flatten(1))
+    return table(store, coding, folder, "states", episodes, rows_of(store, tokens))
 
 
 def _probe_targets(state: np.ndarray) -> np.ndarray:
@@ -176,12 +183,15 @@ def _probe_targets(state: np.ndarray) -> np.ndarray:
     return np.concatenate([state[:, :4], np.cos(state[:, 4:5]), np.sin(state[:, 4:5])], axis=1)
 
 
-def _provenance(store: EpisodeStore, encoder_path: Path, config: TrainConfig, seed: int) -> dict[str, object]:
+def _provenance(
+    store: EpisodeStore, encoder: Encoder, encoder_path: Path | str, config: TrainConfig, seed: int
+) -> dict[str, object]:
+    own = None if encoder.by_reference else load_tensors(Path(encoder_path))[1].get("provenance")
     return {
         "command": "wm train",
         "seed": seed,
         "data": store.spec.recipe | {"episodes": len(store), "fingerprint": store.fingerprint()},
-        "encoder": load_tensors(encoder_path)[1].get("provenance"),
+        "encoder": encoder.spec().to_json() if encoder.by_reference else own,
         "predictor_steps": config.predictor.steps,
         "proposal_steps": config.proposal.steps if config.proposals else 0,
         "wm": wm.__version__,
@@ -197,7 +207,9 @@ def scheduled(config: TrainConfig, steps: int, seed: int) -> TrainConfig:
 
 def main(
     data: Annotated[Path, typer.Argument(help="Episode store.")],
-    encoder: Annotated[Path, typer.Option(help="Encoder of `wm pretrain`, or model of `wm refine`.")],
+    encoder: Annotated[
+        str, typer.Option(help="File of `wm pretrain` or `wm refine`, or a public encoder: see docs/encoders.md.")
+    ],
     out: Annotated[Path, typer.Option(help="Run folder; an interrupted run in it is continued.")],
     steps: Annotated[int, typer.Option(help="Optimiser steps of the predictor.")] = 6000,
     width: Annotated[int, typer.Option(help="Numbers in the state.")] = 32,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from wm.checkpoint import load_tensors, load_weights, require_finite, save_tensors
 from wm.encoders.base import Encoder
-from wm.encoders.registry import build_encoder
+from wm.encoders.registry import blank_encoder
 from wm.errors import BadInputError, CheckpointError
 from wm.joint import JointModel
 from wm.logs import Moments
@@ -215,14 +215,19 @@ def build_proposal(spec: ModelSpec) -> Proposal | None:
 def load_model(path: Path) -> tuple[WorldModel, dict[str, object]]:
     """A model file and its provenance.
 
+    A public encoder is not in the file. It is found by its name (`wm.encoders.registry.blank_encoder`), without a
+    download, and has to be the very one.
+
     Raises:
-        CheckpointError: missing, truncated, not a world model, or weights that do not fit its own spec.
+        CheckpointError: missing, truncated, not a world model, weights that do not fit its own spec, or a public
+            encoder that is not on this machine.
+        MismatchError: another encoder of that name.
     """
     tensors, header = load_tensors(path)
     if header.get("kind") != "world-model":
         raise CheckpointError(f"{path}: expected a world model, came '{header.get('kind')}'.")
     try:
-        model, provenance = _blank_model(ModelSpec.from_json(header["spec"])), dict(header["provenance"])
+        model, provenance = _blank_model(ModelSpec.from_json(header["spec"]), path), dict(header["provenance"])
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise CheckpointError(
@@ -234,8 +239,8 @@ def load_model(path: Path) -> tuple[WorldModel, dict[str, object]]:
     return model, provenance
 
 
-def _blank_model(spec: ModelSpec) -> WorldModel:
-    encoder = build_encoder(spec.encoder.name, spec.encoder.width)
+def _blank_model(spec: ModelSpec, path: Path) -> WorldModel:
+    encoder = blank_encoder(spec.encoder, path.parent)
     width = 0 if spec.env.proprio is None else spec.env.proprio.width
     blank = Moments(torch.zeros(spec.env.action.width), torch.ones(spec.env.action.width))
     proprio = None if spec.env.proprio is None else Moments(torch.zeros(width), torch.ones(width))

@@ -107,6 +107,28 @@ def test_an_interrupted_table_is_continued(store: EpisodeStore, tmp_path: Path, 
     assert done == list(range(first, 5)) and torch.equal(table, whole)
 
 
+def test_a_slow_encoding_is_committed_by_the_clock(
+    store: EpisodeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wm.datasets.features, "_COMMIT_SECONDS", -1.0)
+    with pytest.raises(Interrupted):
+        feature_table(store, tokens_of(encoder()), tmp_path, progress=interrupt_after(3))
+    assert counted(store, tmp_path)[1] == [3, 4]
+
+
+def test_rows_may_come_from_another_table_and_batches_may_be_smaller(store: EpisodeStore, tmp_path: Path) -> None:
+    offsets, sizes = store.observation_offsets, []
+    known = torch.arange(int(offsets[-1]), dtype=torch.float32)[:, None]
+
+    def doubled(rows: Tensor) -> Tensor:
+        sizes.append(len(rows))
+        return rows * 2
+
+    coding = Coding(doubled, (1,), torch.float32, {"doubled": True})
+    table = feature_table(store, coding, tmp_path, rows=lambda e: known[offsets[e] : offsets[e + 1]], batch=3)
+    assert torch.equal(table, known * 2) and max(sizes) == 3
+
+
 @pytest.mark.usefixtures("commit_every_two")
 def test_lost_data_is_encoded_again_even_after_another_interruption(store: EpisodeStore, tmp_path: Path) -> None:
     whole, _ = counted(store, tmp_path)

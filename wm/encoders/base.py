@@ -22,6 +22,8 @@ class Encoder(nn.Module):
     image_size: int
     grid: int
     width: int
+    by_reference = False
+    """Whether a model's file holds its name and fingerprint instead of its weights (a public one: large and slow)."""
 
     def forward(self, pixels: Float[Tensor, "M 3 H W"]) -> Float[Tensor, "M N D"]:
         """Tokens of normalised pictures, row by row from the top left."""
