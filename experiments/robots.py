@@ -17,7 +17,7 @@ from wm.errors import BadInputError, UnknownNameError
 from wm.robot import Robot, RobotObservation
 from wm.specs import EnvSpec
 
-KNOWN = (*(f"sim:{name}" for name in wm.envs.ENV_IDS), "tcp:HOST:PORT")
+KNOWN = (*(f"sim:{name}" for name in wm.envs.COMMANDED), "tcp:HOST:PORT")
 """What a robot may be called."""
 
 
@@ -87,7 +87,7 @@ class RobotName:
             if not _is_host(host) or not port.isdecimal() or len(port) > 5 or not 0 < int(port) < 65536:
                 raise BadInputError(f"robot {text!r}: expected tcp:HOST:PORT, e.g. tcp:127.0.0.1:5555.")
             return cls(address=(host, int(port)))
-        if kind != "sim" or rest not in wm.envs.ENV_IDS:
+        if kind != "sim" or rest not in wm.envs.COMMANDED:
             raise UnknownNameError("robot", text, KNOWN)
         return cls(env=rest)
 

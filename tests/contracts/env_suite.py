@@ -2,20 +2,59 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
+import multiprocessing
 import os
+import time
 import tracemalloc
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import cv2
 import gymnasium
 import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+import wm.envs  # noqa: F401  (registers its environments, in worker processes as well)
+from wm.errors import BadInputError
 
 STEPS = 40
 
+GOLDEN_TOLERANCE = 2.0
+"""Levels of 255 by which a patch's mean colour may differ from the recorded one: drivers round edges differently."""
 
-def make(env_id: str) -> Any:
+_PUSHT = (
+    "d1d8dfeaedf0fdfdfdfdfdfdfbfbfbe7ebeefcfdfdf7f9fefafbfffdfdfdfdfdfdfffffffffffffffffffdfdfd"
+    "fdfdfdfffffffffffffffffffdfdfdfbfbfbfdfdfdfdfdfdfdfdfdfbfbfb"
+)
+_CHIPS = (
+    "c4c0b8d5cec7d2c3bad3c9c1c2b7afd3c6bee9dfd7e5d1c8eae1d9d6d2cad5d0c8e8dcd3eae1dae8dcd3d3c8c0"
+    "d5cec7eae1d9e8dad2e8dbd2d5cfc7c3bbb4d5cec6d5cec7d3c6bdc4bfb8"
+)
+_CHIPS_GL = (
+    "bfbab3d2cbc4cfc2b9d1c7bfbdb3abd0c5bdeae0d8e6d3caeae2dad3cfc8d2cdc5e9ddd5eae2dbe9ded6d1c7bf"
+    "d2cbc4eae3dbe8dcd4e8dcd3d2ccc4beb7afd2cbc4d2ccc4d0c3bbbfbab3"
+)
+
+GOLDEN: dict[str, list[tuple[dict[str, str], str]]] = {
+    "wm/PushT-v0": [({}, _PUSHT)],
+    "wm/Chips-v0": [
+        ({"renderer": "raster"}, _CHIPS),
+        ({"renderer": "egl"}, _CHIPS_GL),
+        ({"renderer": "osmesa"}, _CHIPS_GL),
+    ],
+}
+"""Environment to its ways of drawing, each with the `fingerprint` of its first picture with seed 0, as hex."""
+
+
+def make(env_id: str, **options: Any) -> Any:
     """The bare environment, without Gymnasium's wrappers."""
-    return gymnasium.make(env_id, disable_env_checker=True).unwrapped
+    return gymnasium.make(env_id, disable_env_checker=True, **options).unwrapped
 
 
 def random_actions(env: Any, count: int, seed: int = 0) -> np.ndarray:
@@ -42,6 +81,43 @@ def require_same(one: list[Any], other: list[Any]) -> None:
         assert reward == reward_ and observation.keys() == observation_.keys()
         for key in observation:
             np.testing.assert_array_equal(observation[key], observation_[key])
+
+
+def fingerprint(picture: np.ndarray) -> np.ndarray:
+    """``(5, 5, 3)`` uint8 mean colours of the picture's patches."""
+    return cv2.resize(picture, (5, 5), interpolation=cv2.INTER_AREA)
+
+
+def first_picture(env_id: str, options: dict[str, str]) -> np.ndarray | str:
+    """The picture of seed 0, or why this machine cannot draw it."""
+    try:
+        env = make(env_id, **options)
+    except BadInputError as error:
+        return str(error)
+    return env.reset(seed=0)[0]["image"]
+
+
+def episode_digest(env_id: str, seed: int) -> str:
+    """SHA-256 of every state and picture of an episode."""
+    env, digest = make(env_id), hashlib.sha256()
+    env.reset(seed=seed)
+    for state, observation, _ in play(env, random_actions(env, STEPS, seed)):
+        digest.update(state.tobytes() + observation["image"].tobytes())
+    return digest.hexdigest()
+
+
+def in_new_processes(work: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """The results of `work` in spawned processes, one for each tuple of arguments."""
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+        return [job.result() for job in [pool.submit(work, *each) for each in arguments]]
+
+
+def exercise(env: Any, resets: int, steps: int) -> None:
+    """So many episodes of so many steps."""
+    for seed in range(resets):
+        env.reset(seed=seed)
+        for action in random_actions(env, steps, seed):
+            env.step(action)
 
 
 def resident_bytes() -> int:
@@ -132,24 +208,86 @@ class EnvContract:
         np.testing.assert_array_equal(env.get_state(), state)
         np.testing.assert_array_equal(env.render(), picture)
 
+    def test_passes_gymnasiums_checker(self, env_id: str) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # unbounded proprioception
+            check_env(make(env_id))
+
+    def test_success_is_symmetric_and_knows_no_full_turns(self, env_id: str) -> None:
+        env = make(env_id)
+        angles = [i for i, name in enumerate(env.env_spec.state_names) if name.endswith("angle")]
+        states = []
+        for seed in range(3):
+            states.append(env.reset(seed=seed)[1]["state"])
+            states += [state[: len(states[0])] for state, _, _ in play(env, random_actions(env, 5, seed))]
+        verdicts = set()
+        for one in states:
+            for other in states:
+                verdict = self.is_success(env, one, other)
+                turned = one.copy()
+                turned[angles] += 2 * math.pi * np.resize([1, -2, 3], len(angles))
+                assert verdict == self.is_success(env, other, one) == self.is_success(env, turned, other)
+                verdicts.add(verdict)
+        assert verdicts == {True, False}
+
+    @staticmethod
+    def is_success(env: Any, state: np.ndarray, goal: np.ndarray) -> bool:
+        return bool(env.reset(options={"state": state, "goal_state": goal})[1]["is_success"])
+
+    def test_pictures_are_the_recorded_ones(self, env_id: str) -> None:
+        ways = GOLDEN.get(env_id, [({}, "")])
+        drawn = in_new_processes(first_picture, *[(env_id, options) for options, _ in ways])
+        assert not isinstance(drawn[0], str), drawn[0]
+        for (options, recorded), picture in zip(ways, drawn, strict=True):
+            if isinstance(picture, str):
+                warnings.warn(f"{env_id}: not checked, {picture}", stacklevel=1)
+                continue
+            found = fingerprint(picture)
+            assert len(recorded) == 2 * found.size, f"record for {env_id} {options}: {found.tobytes().hex()}"
+            expected = np.frombuffer(bytes.fromhex(recorded), np.uint8).reshape(found.shape)
+            difference = np.abs(found.astype(float) - expected)
+            assert difference.max() <= GOLDEN_TOLERANCE, f"{env_id} {options}: {found.tobytes().hex()}"
+
+    def test_worker_processes_see_the_same_episodes(self, env_id: str) -> None:
+        seeds = (6, 7)
+        there = in_new_processes(episode_digest, *[(env_id, seed) for seed in seeds])
+        assert there == [episode_digest(env_id, seed) for seed in seeds] and there[0] != there[1]
+
+    def test_rates_are_recorded(self, env_id: str, record_property: Callable[[str, object], None]) -> None:
+        env = make(env_id)
+        env.reset(seed=8)
+        actions = random_actions(env, 50, 8)
+        begun = time.perf_counter()
+        play(env, actions)
+        stepped = time.perf_counter()
+        for _ in actions:
+            env.render()
+        drawn = time.perf_counter()
+        rates = {"steps_per_s": 50 / (stepped - begun), "pictures_per_s": 50 / (drawn - stepped)}
+        for name, rate in rates.items():
+            record_property(name, rate)
+        print(f"{env_id}: " + ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items()))
+
     def test_memory_stays_flat(self, env_id: str) -> None:
         env = make(env_id)
-
-        def work(resets: int) -> None:
-            for seed in range(resets):
-                env.reset(seed=seed)
-                for action in random_actions(env, STEPS, seed):
-                    env.step(action)
-
-        work(10)
+        exercise(env, 10, STEPS)
         resident = resident_bytes()
         tracemalloc.start()
         try:
-            work(1)
+            exercise(env, 1, STEPS)
             before = tracemalloc.get_traced_memory()[0]
-            work(50)
+            exercise(env, 30, STEPS)
             grown = tracemalloc.get_traced_memory()[0] - before
         finally:
             tracemalloc.stop()
         assert grown < 200_000
+        assert resident_bytes() - resident < 16_000_000
+
+    @pytest.mark.slow
+    @pytest.mark.timeout(600)
+    def test_memory_stays_flat_over_10_000_steps_and_200_resets(self, env_id: str) -> None:
+        env = make(env_id)
+        exercise(env, 20, 50)
+        resident = resident_bytes()
+        exercise(env, 200, 50)
         assert resident_bytes() - resident < 16_000_000
