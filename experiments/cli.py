@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from importlib import import_module
 
 import typer
@@ -18,6 +20,7 @@ COMMANDS = {
     "collect": "collect",
     "pretrain": "pretrain",
     "refine": "refine",
+    "encode": "encode",
     "train": "train",
     "build": "build",
     "bench": "bench",
@@ -46,8 +49,10 @@ def main() -> None:
     """Entry point of `wm`.
 
     Exit codes: 0 done, 1 a quality bar was missed, 2 bad input or a machine that refuses (one line on stderr),
-    130 interrupted.
+    130 interrupted, by Ctrl-C or by SIGTERM, which does the same.
     """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         code = build_app()(sys.argv[1:] or ["--help"], standalone_mode=False)  # raises where else it would print a box
         if code == INTERRUPTED:

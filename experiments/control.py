@@ -22,7 +22,7 @@ from wm.experiments.control_panel import View, Watcher
 from wm.experiments.control_setup import ControlRequest, Drive, prepare, run_info
 from wm.experiments.delayed_planner import planner_spec
 from wm.experiments.episode_sink import EpisodeSink, plain
-from wm.experiments.options import KeepOut, MaxSpeed, RulesPath, Workspace, rules_of
+from wm.experiments.options import KeepOut, MaxSpeed, RulesPath, Think, Workspace, rules_of
 from wm.experiments.robots import Rig, logged_spec
 from wm.experiments.rules import on_states
 from wm.planners.control.loop import INTERRUPTED, ControlLoop, LoopReport, StepLog
@@ -255,6 +255,7 @@ def main(
     reset: ResetOption = False,
     log: LogOption = None,
     planner: Annotated[str, typer.Option(help="Planner.")] = "icem",
+    think: Think = None,
     latency_ms: LatencyOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print the run as JSON, and nothing else, to stdout.")] = False,
 ) -> None:
@@ -268,6 +269,7 @@ def main(
         seed=seed,
         model=model,
         planner=planner,
+        think=think,
         rules=kept.rules,
         bounds=kept.bounds,
         duration_s=duration,

@@ -57,6 +57,7 @@ class ControlRequest:
         seed: Of the search, and of a simulated start that no file gives.
         model: Shipped name or path.
         planner: Planner's name.
+        think: How much it thinks for a plan, see `Thinking.parse`; None: as it is by itself.
         rules: What the robot keeps.
         bounds: Errors and disturbances that the shield certifies for, by their names in `ShieldLimits`.
         duration_s: Seconds, > 0 and at most `LONGEST_S`.
@@ -74,6 +75,7 @@ class ControlRequest:
     seed: int | None = None
     model: str = "pusht"
     planner: str = "icem"
+    think: str | None = None
     rules: Rules = Rules()
     bounds: Mapping[str, float] = field(default_factory=dict)
     duration_s: float | int = 30.0
@@ -131,7 +133,7 @@ def prepare(request: ControlRequest) -> Drive:
     if robot.kinematics is None:
         raise BadInputError(f"robot '{request.robot}': it declares no kinematics, so no action can be certified.")
     goal = read_goal_picture(request.goal, size)
-    make_mpc(request.planner, model.spec.frameskip)
+    make_mpc(request.planner, model.spec.frameskip, think=request.think)
     guardrails = request.rules.guardrails(robot.kinematics)
     late_s = rig.late_s if request.latency_ms is None else request.latency_ms / 1000
     shield = Shield(robot.kinematics, robot.action_spec, guardrails, ShieldLimits(late_s, **request.bounds))
@@ -140,6 +142,7 @@ def prepare(request: ControlRequest) -> Drive:
     setup = PlannerSetup(
         model=request.model,
         planner=request.planner,
+        think=request.think,
         goal_image=goal,
         kinematics=robot.kinematics,
         rules=request.rules,
@@ -178,6 +181,7 @@ def run_info(parts: Drive) -> dict[str, Any]:
         "goal": {"path": str(request.goal), "sha256": parts.goal_sha256},
         "model": {"name": request.model, "fingerprint": fingerprint(parts.model)},
         "planner": request.planner,
+        "think": request.think,
         "seed": parts.setup.seed,
         "rules": request.rules.as_json(),
         "shield_limits": dataclasses.asdict(limits),

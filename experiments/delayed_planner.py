@@ -121,6 +121,7 @@ class PlannerSetup:
         rules: What the robot keeps.
         budget_steps: Control steps from the first request; the horizon never reaches beyond them. None: without end.
         seed: Of the search.
+        think: How much it thinks for a plan, see `Thinking.parse`; None: as it is by itself.
         guarded: False leaves every guardrail out, for studies of what the shield does alone.
     """
 
@@ -131,6 +132,7 @@ class PlannerSetup:
     rules: Rules = Rules()
     budget_steps: int | None = None
     seed: int = 0
+    think: str | None = None
     guarded: bool = True
 
     def __call__(self) -> DelayedPlanner:
@@ -148,7 +150,7 @@ class PlannerSetup:
         rules = self.rules.guardrails(self.kinematics) if self.guarded else []
         return DelayedPlanner(
             model,
-            make_mpc(self.planner, model.spec.frameskip),
+            make_mpc(self.planner, model.spec.frameskip, think=self.think),
             model.encode(torch.from_numpy(goal_image)[None, None]),
             guardrails=rules,
             kinematics=self.kinematics,

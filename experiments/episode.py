@@ -152,14 +152,21 @@ class PlanningController(ABC):
         return plan, now[0].numpy()
 
     def search(self, deadline_ms: float | None, passed: int | None = None) -> tuple[Plan, Tensor]:
-        """One search from what is known now; the arguments and the answer are `MPC.plan`'s."""
+        """One search from what is known now; the arguments and the answer are `MPC.plan`'s.
+
+        The deadline counts from here: what is prepared before the search is part of it.
+        """
+        start = time.perf_counter()
         horizon = self.mpc.horizon
         if self.budget is not None:
             left = -(-(self.budget - self.planned_steps) // self.mpc.frameskip)  # latent steps, rounded up
             horizon = max(1, min(horizon, left))
         problem = Problem(self.imagination(), self.energies, self.guardrails, self.low, self.high, horizon)
+        proposals = self.proposals()
+        if deadline_ms is not None:
+            deadline_ms = max(0.0, deadline_ms - (time.perf_counter() - start) * 1e3)
         return self.mpc.plan(
-            problem, generator=self.generator, deadline_ms=deadline_ms, passed=passed, proposals=self.proposals()
+            problem, generator=self.generator, deadline_ms=deadline_ms, passed=passed, proposals=proposals
         )
 
     def proposals(self) -> Tensor | None:

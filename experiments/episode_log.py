@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,8 @@ class Record:
         guardrail_violations: Executed control steps at which a guardrail was broken, over all guardrails.
         plan_ms: Wall time of each plan.
         observe_ms: Wall time of taking in each observation.
+        iterations: Of each plan's search.
+        candidates: Rolled out for each plan.
     """
 
     index: int
@@ -46,6 +48,8 @@ class Record:
     guardrail_violations: int
     plan_ms: list[float]
     observe_ms: list[float]
+    iterations: list[int] = field(default_factory=list)
+    candidates: list[int] = field(default_factory=list)
 
     @classmethod
     def of(cls, index: int, task: Task, outcome: Outcome) -> Record:
@@ -66,6 +70,8 @@ class Record:
             guardrail_violations=sum(outcome.violations.values()),
             plan_ms=[round(ms, 3) for ms in outcome.plan_ms],
             observe_ms=[round(ms, 3) for ms in outcome.observe_ms],
+            iterations=[plan.iterations for plan in outcome.plans],
+            candidates=[plan.candidates for plan in outcome.plans],
         )
 
 

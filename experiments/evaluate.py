@@ -27,8 +27,8 @@ from wm.experiments.contact_sheet import failures_png, summary_png
 from wm.experiments.episode import EARLIER_WEIGHT, PROPOSAL_COPIES, PROPOSAL_ENDS, PROPOSAL_NOISE, ROBOT_WEIGHT, Task
 from wm.experiments.episode_log import EpisodeLog, Record
 from wm.experiments.goals import sample_tasks
-from wm.experiments.metrics import goals, rates, timings, violations
-from wm.experiments.options import at_least
+from wm.experiments.metrics import efforts, goals, rates, timings, violations
+from wm.experiments.options import Think, at_least
 from wm.experiments.oracle import PUSHER_SCALE
 from wm.experiments.play import ActorName, Player, Setting, play_all
 from wm.experiments.rules import Rules
@@ -69,11 +69,11 @@ def evaluate(
         raise BadInputError(f"deadline-ms: expected a finite number > 0, came {setting.deadline_ms}.")
     player = Player(setting)
     config = _config(setting, player, goal_offset, seed, workers)
+    tasks = sample_tasks(setting.env, seed, episodes, goal_offset, player.model.spec.encoder.image_size)
     logs = _open(out, config)
     counts: dict[ActorName, int] = {"model": episodes}
     if baselines:
         counts |= {"noop": episodes, "random": episodes, "oracle": min(oracle_episodes, episodes)}
-    tasks = sample_tasks(setting.env, seed, episodes, goal_offset, player.model.spec.encoder.image_size)
     try:
         with _progress() as progress:
             for name, count in counts.items():
@@ -97,6 +97,7 @@ def _config(setting: Setting, player: Player, goal_offset: int, seed: int, worke
             "fingerprint": fingerprint(player.model),
             "provenance": load_tensors(path)[1]["provenance"],
         },
+        "think": setting.think,
         "planner": {"name": setting.planner} | planner_settings(player.mpc),
         "guardrails": Rules().as_json(),
         "goal_offset": goal_offset,
@@ -123,6 +124,8 @@ def planner_settings(mpc: MPC) -> dict[str, Any]:
     receding = {"horizon": mpc.horizon, "execute": mpc.execute, "frameskip": mpc.frameskip, "fill": mpc.fill}
     weights = {"earlier_weight": EARLIER_WEIGHT, "robot_weight": ROBOT_WEIGHT}
     proposals = {"ends": PROPOSAL_ENDS, "copies": PROPOSAL_COPIES, "noise": PROPOSAL_NOISE}
+    if mpc.most_proposals is not None:
+        proposals["most"] = mpc.most_proposals
     return receding | weights | {"proposals": proposals, "solver": solver}
 
 
@@ -171,7 +174,13 @@ def _play_missing(
 
 def _metrics(config: dict[str, Any], played: dict[ActorName, list[Record]]) -> dict[str, Any]:
     records = played["model"]
-    metrics = rates(records) | timings(records) | goals(records) | {"guardrail_violations": violations(records)}
+    metrics = (
+        rates(records)
+        | timings(records)
+        | efforts(records)
+        | goals(records)
+        | {"guardrail_violations": violations(records)}
+    )
     metrics["baselines"] = {name: rates(theirs) for name, theirs in played.items() if name != "model"}
     if "oracle" in played:
         metrics["baselines"]["oracle"] |= timings(played["oracle"]) | {
@@ -202,6 +211,9 @@ def _table(metrics: dict[str, Any]) -> str:
         lines.append(f"{name:8}{rate:7.1%}  [{low:.1%}, {high:.1%}]  block {block:.1%}  of {row['episodes']}")
     if metrics["plan_ms_p50"] is not None:
         lines.append(f"a plan takes {metrics['plan_ms_p50']:.0f} ms (median), {metrics['plan_ms_p95']:.0f} ms (95 %)")
+    if metrics["candidates_p50"] is not None:
+        spent = f"{metrics['candidates_p50']:.0f} candidates (median), {metrics['candidates_p95']:.0f} (95 %)"
+        lines.append(f"it evaluates {spent}, in {metrics['iterations_mean']:.1f} iterations (mean)")
     return "\n".join(lines)
 
 
@@ -210,6 +222,7 @@ def main(
     env: Annotated[str, typer.Option(help="Environment.")] = "pusht",
     model: Annotated[str, typer.Option(help="Model: a shipped name or a path.")] = "pusht",
     planner: Annotated[str, typer.Option(help="Planner.")] = "icem",
+    think: Think = None,
     goal_offset: Annotated[int, typer.Option(help="Control steps from a start to its goal.")] = 25,
     budget_steps: Annotated[int, typer.Option(help="Control steps that an episode may take.")] = 50,
     episodes: Annotated[int, typer.Option(help="Held-out episodes.")] = 200,
@@ -227,7 +240,7 @@ def main(
     if threads is not None:
         at_least(1, threads=threads)
         torch.set_num_threads(threads)
-    setting = Setting(env, model, planner, budget_steps, deadline_ms, torch.get_num_threads())
+    setting = Setting(env, model, planner, budget_steps, deadline_ms, torch.get_num_threads(), think)
     metrics = evaluate(
         setting,
         out,

@@ -38,6 +38,17 @@ def timings(records: Sequence[Record]) -> dict[str, float | None]:
     return dict(zip(TIMINGS, values, strict=True))
 
 
+def efforts(records: Sequence[Record]) -> dict[str, float | None]:
+    """What a plan's search was: iterations, and candidates rolled out."""
+    iterations = [count for record in records for count in record.iterations]
+    candidates = [count for record in records for count in record.candidates]
+    return {
+        "iterations_mean": float(np.mean(iterations)) if iterations else None,
+        "candidates_p50": _percentile(candidates, 50),
+        "candidates_p95": _percentile(candidates, 95),
+    }
+
+
 def goals(records: Sequence[Record]) -> dict[str, float]:
     """How far the goals ask the block to move: mean in px, and the share of more than 20 px."""
     shifts = np.array([np.linalg.norm(np.subtract(r.goal[2:4], r.start[2:4])) for r in records])
@@ -52,5 +63,5 @@ def violations(records: Sequence[Record]) -> int:
     return sum(record.guardrail_violations for record in records)
 
 
-def _percentile(values: Sequence[float], share: float | int) -> float | None:
+def _percentile(values: Sequence[float | int], share: float | int) -> float | None:
     return float(np.percentile(values, share)) if values else None

@@ -39,6 +39,7 @@ class Request:
         seed: Of the search's noise, and of the start where no file gives it.
         model: Shipped name or path.
         planner: Planner's name.
+        think: How much it thinks for a plan, see `Thinking.parse`; None: as it is by itself.
         budget_steps: Control steps, >= 1.
         deadline_ms: For each search, > 0.
         rules: What the robot keeps.
@@ -50,6 +51,7 @@ class Request:
     seed: int | None = None
     model: str = "pusht"
     planner: str = "icem"
+    think: str | None = None
     budget_steps: int = 50
     deadline_ms: float | int | None = None
     rules: Rules = Rules()
@@ -109,8 +111,8 @@ def prepare(request: Request) -> Mission:
     """Build every part and check all of the input before anything is planned.
 
     Raises:
-        BadInputError: a number out of range, a picture or start file that cannot be used, a guardrail that the start
-            breaks.
+        BadInputError: a number or ``think`` out of range, a picture or start file that cannot be used, a guardrail
+            that the start breaks.
         UnknownNameError: no such environment, model or planner.
         MismatchError: a model or start file of another environment.
         CheckpointError: an unreadable model.
@@ -120,7 +122,7 @@ def prepare(request: Request) -> Mission:
     model = make_model(request.model, request.env)
     size = model.spec.encoder.image_size
     env = make_env(request.env, size)
-    mpc = make_mpc(request.planner, model.spec.frameskip)
+    mpc = make_mpc(request.planner, model.spec.frameskip, think=request.think)
     goal = read_goal_picture(request.goal, size)
     start = find_start(env, request.env, request.goal, request.start, request.seed)
     guardrails = request.rules.guardrails(getattr(env, "kinematics", None))

@@ -15,6 +15,14 @@ from wm.experiments.rules import Rules, RulesFile, read_rules
 KeepOut = Annotated[list[str] | None, typer.Option(metavar="X,Y,R", help="Forbidden disc (px); may be repeated.")]
 Workspace = Annotated[str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="Box that the whole pusher stays in (px).")]
 MaxSpeed = Annotated[float | None, typer.Option(help="Speed limit of the pusher (px/s).")]
+Think = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|fast|N",
+        help="How much the default planner thinks for a plan: the model's proposals and one look (fast), exactly N "
+        "iterations, or as the difficulty asks for (auto); by default its own settings.",
+    ),
+]
 RulesPath = Annotated[Path | None, typer.Option(help="Rules file (TOML) with more of these: see docs/safety.md.")]
 
 

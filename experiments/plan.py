@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from wm.envs.pusht.physics import WORLD_SIZE
 from wm.experiments.episode import Outcome
 from wm.experiments.mission import Mission, Request, prepare
-from wm.experiments.options import KeepOut, MaxSpeed, RulesPath, Workspace, rules_of
+from wm.experiments.options import KeepOut, MaxSpeed, RulesPath, Think, Workspace, rules_of
 from wm.experiments.output_folder import staged
 from wm.experiments.report.curves import energy_png
 from wm.experiments.report.film import Marks, Moment, compose, gif
@@ -123,7 +123,8 @@ def summary(record: PlanRecord, out: Path) -> str:
     lines = [headline(record)]
     if record.plan_ms:
         times = f"{median(record.plan_ms):.0f} ms a replan (median), {max(record.plan_ms):.0f} ms at most"
-        lines.append(f"{len(record.plan_ms)} plans, {times}")
+        spent = [search["candidates"] for search in record.searches]
+        lines.append(f"{len(record.plan_ms)} plans, {times}; {median(spent):.0f} candidates (median)")
     for name, margin in record.executed_margins.items():
         lines.append(f"guardrail {name}: smallest executed margin {margin:.1f}")
     if record.executed_margins:
@@ -144,6 +145,7 @@ def main(
     ] = None,
     model: Annotated[str, typer.Option(help="Model: a shipped name or a path.")] = "pusht",
     planner: Annotated[str, typer.Option(help="Planner.")] = "icem",
+    think: Think = None,
     budget_steps: Annotated[int, typer.Option(help="Control steps that may be taken.")] = 50,
     deadline_ms: Annotated[float | None, typer.Option(help="For each search; results then vary with speed.")] = None,
     keep_out: KeepOut = None,
@@ -161,6 +163,7 @@ def main(
         seed=seed,
         model=model,
         planner=planner,
+        think=think,
         budget_steps=budget_steps,
         deadline_ms=deadline_ms,
         rules=rules_of(rules, keep_out, workspace, max_speed).rules,

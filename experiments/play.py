@@ -14,7 +14,7 @@ import torch
 
 from wm.experiments.assemble import make_env, make_model, make_mpc
 from wm.experiments.baselines import NoOp, RandomActions
-from wm.experiments.episode import Actor, Controller, Task, run_episode
+from wm.experiments.episode import Actor, Controller, Outcome, Task, run_episode
 from wm.experiments.episode_log import Record
 from wm.experiments.oracle import OracleController
 from wm.experiments.rules import Rules
@@ -36,6 +36,7 @@ class Setting:
         budget_steps: Control steps per episode.
         deadline_ms: For each search in the model; the oracle has none.
         threads: Of each process.
+        think: How much the planner thinks for a plan, see `Thinking.parse`; None: as it is by itself.
     """
 
     env: str
@@ -44,6 +45,7 @@ class Setting:
     budget_steps: int
     deadline_ms: float | int | None
     threads: int
+    think: str | None = None
 
 
 class Player:
@@ -58,12 +60,16 @@ class Player:
         make_env(setting.env)  # an unknown environment is refused as such, not as the model's
         self.model: WorldModel = make_model(setting.model, setting.env)
         self.env: Any = make_env(setting.env, self.model.spec.encoder.image_size)
-        self.mpc: MPC = make_mpc(setting.planner, self.model.spec.frameskip)
+        self.mpc: MPC = make_mpc(setting.planner, self.model.spec.frameskip, think=setting.think)
         self.guardrails = Rules().guardrails()
 
     def play(self, name: ActorName, index: int, task: Task) -> Record:
+        """The record of `run`."""
+        return Record.of(index, task, self.run(name, task))
+
+    def run(self, name: ActorName, task: Task) -> Outcome:
         """One episode within the budget."""
-        return Record.of(index, task, run_episode(self.env, task, self._actor(name, task), self.setting.budget_steps))
+        return run_episode(self.env, task, self._actor(name, task), self.setting.budget_steps)
 
     def _actor(self, name: ActorName, task: Task) -> Actor:
         action = self.env.env_spec.action

@@ -3,6 +3,7 @@
 A solver sees a rollout function, energies and guardrails; never an environment, a logger or the true success.
 """
 
+from wm.planners.adaptive_icem import AdaptiveICEM
 from wm.planners.base import Problem, Solver
 from wm.planners.cem import CEM
 from wm.planners.cma_es import CMAES
@@ -21,6 +22,7 @@ __all__ = [
     "LBFGS",
     "MPC",
     "MPPI",
+    "AdaptiveICEM",
     "Gradient",
     "GradientCEM",
     "PredictiveSampling",

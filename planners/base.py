@@ -15,6 +15,7 @@ from torch import Tensor
 from wm.errors import BadInputError
 from wm.planners.candidates import Best, Scored, score
 from wm.planners.noise import Noise
+from wm.planners.pieces import score_in_time
 from wm.planners.problem import Problem
 from wm.planners.stopping import Clock, Progress
 from wm.types import Plan
@@ -29,8 +30,12 @@ class Solver(ABC, Generic[StateT]):
 
     * Feasible first: a candidate that keeps every guardrail beats any that does not; among infeasible ones the lesser
       total violation wins, then the lesser energy. NaN and infinite energies count as +inf, the worst of their kind.
-    * The first iteration also tries the warm start (or the initial guess) and staying, so that a plan is feasible where
-      either is, and something safe is returned even if no energy is finite (``Plan.energy`` is then inf).
+    * The first iteration also tries the warm start (or the initial guess) and staying, before all others, so that a
+      plan is feasible where either is, and something safe is returned even if no energy is finite (``Plan.energy`` is
+      then inf).
+    * An iteration is begun where it is expected to end before the deadline; the first one always is, and is cut short
+      where not all of its candidates fit. Of an iteration that is cut short only its best candidate counts, and the
+      search returns its best candidate.
     * Candidates are clipped to the bounds in raw units before anything sees them.
     * A problem's answer is the same alone or in a batch: see `Noise` for the noise; a converged problem is frozen while
       others go on. (A deadline depends on the machine's speed, and so does what it cuts off.)
@@ -96,7 +101,7 @@ class Solver(ABC, Generic[StateT]):
             warm_start: First guess, raw units.
             elites: More candidates for the first iteration, raw units.
             generator: Source of all randomness: one for all problems, or one per problem (see `Noise`).
-            deadline_ms: Milliseconds; an iteration that is not expected to fit is not begun, but one always runs.
+            deadline_ms: Milliseconds from the call; see the class.
 
         Raises:
             BadInputError: warm start or elites are misshapen or not finite, or the deadline is negative.
@@ -123,16 +128,18 @@ class Solver(ABC, Generic[StateT]):
         best: Best | None = None
         progress: Progress | None = None
         trace: list[Tensor] = []
-        stopped_by = "iterations"
+        stopped_by, drawn, whole = "iterations", 0, True
         for iteration in range(self.iterations):
-            last = iteration == self.iterations - 1 or not clock.fits(2)
+            last = iteration == self.iterations - 1 or not clock.fits(2 * drawn)
             candidates = self.propose(problem, state, noise, iteration, last)
+            drawn = candidates.shape[1]
             if iteration == 0:
                 candidates = torch.cat([known, candidates], dim=1)
-            scored = score(problem, problem.clip(candidates), self.penalty_at(iteration))
+            scored = score_in_time(problem, problem.clip(candidates), self.penalty_at(iteration), clock)
+            whole = scored.energy.shape[1] == candidates.shape[1]
             order = scored.order()
             leader = Best.of(scored, order[:, 0])
-            updated = self.update(problem, state, scored, order)
+            updated = self.update(problem, state, scored, order) if whole else state
             if best is None or progress is None:
                 best, state = leader, updated
                 progress = Progress(best, self.rtol, self.patience)
@@ -141,15 +148,15 @@ class Solver(ABC, Generic[StateT]):
                 state = updated if progress.all_active else _hold(state, updated, progress.active)
                 progress.update(best)
             trace.append(best.energy)
-            clock.lap()
-            if not progress.any_active:
+            if whole and not progress.any_active:
                 stopped_by = "converged"
                 break
-            if iteration < self.iterations - 1 and not clock.fits(1):
+            if not whole or (iteration < self.iterations - 1 and not clock.fits(drawn)):
                 stopped_by = "deadline"
                 break
         assert best is not None
-        best = self._concluded(problem, best, state)
+        if whole and clock.fits(1):
+            best = self._concluded(problem, best, state)
         return _plan(best, trace, clock.milliseconds(), stopped_by), self.elites(state)
 
     def _known(self, problem: Problem, warm_start: Tensor | None, elites: Tensor | None) -> Tensor:

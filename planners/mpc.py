@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from wm.errors import BadInputError
 from wm.planners.base import Problem, Solver
-from wm.types import Plan
+from wm.types import Plan, Trajectory
 
 
 class MPC:
@@ -26,13 +27,14 @@ class MPC:
         execute: Latent steps to execute before planning again, 1 … horizon.
         frameskip: Control steps per latent step.
         fill: What the steps beyond the old horizon become: ``"repeat"`` the last latent step, or ``"stay"``.
+        most_proposals: Proposals that a search tries at most, >= 0, the first ones; None: all.
 
     Attributes:
         warm_start: ``(B, H, A)`` the last plan, shifted by the latent steps to execute; None when nothing is left.
         elites: ``(B, E, H, A)`` the same of the elites.
 
     Raises:
-        BadInputError: ``execute`` or ``frameskip`` is out of its range, or ``fill`` is unknown.
+        BadInputError: ``execute``, ``frameskip`` or ``most_proposals`` is out of its range, or ``fill`` is unknown.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class MPC:
         execute: int,
         frameskip: int,
         fill: Literal["repeat", "stay"] = "repeat",
+        most_proposals: int | None = None,
     ) -> None:
         if not 1 <= execute <= horizon:
             raise BadInputError(f"MPC: execute must be in 1 … horizon = {horizon}, came {execute}.")
@@ -49,7 +52,10 @@ class MPC:
             raise BadInputError(f"MPC: frameskip must be >= 1, came {frameskip}.")
         if fill not in ("repeat", "stay"):
             raise BadInputError(f"MPC: fill must be 'repeat' or 'stay', came '{fill}'.")
+        if most_proposals is not None and most_proposals < 0:
+            raise BadInputError(f"MPC: most_proposals must be >= 0, came {most_proposals}.")
         self.solver, self.horizon, self.execute, self.frameskip, self.fill = solver, horizon, execute, frameskip, fill
+        self.most_proposals = most_proposals
         self.reset()
 
     def reset(self) -> None:
@@ -96,8 +102,8 @@ class MPC:
             proposals: More candidates for the first iteration, raw units, at least the problem's horizon long.
 
         Returns:
-            The plan, and the actions to execute now, control step by control step: ``(B, execute * frameskip, W)`` in
-            raw units, W = A / frameskip numbers of the robot's action.
+            The plan, its ``candidates`` counted, and the actions to execute now, control step by control step:
+            ``(B, execute * frameskip, W)`` in raw units, W = A / frameskip numbers of the robot's action.
 
         Raises:
             BadInputError: a longer horizon, another batch than the last plan's (see `reset`, `select`), A is not a
@@ -111,15 +117,17 @@ class MPC:
         if passed < 0:
             raise BadInputError(f"MPC: passed must be >= 0 control steps, came {passed}.")
         warm_start, elites = self._shifted(self._plan, passed), self._shifted(self._elites, passed)
-        steps = problem.horizon
+        steps, counted = problem.horizon, _Counted(problem.rollout)
+        proposals = None if proposals is None else proposals[:, : self.most_proposals]
         known = [part[:, :, :steps] for part in (elites, proposals) if part is not None]
         plan, found = self.solver.search(
-            problem,
+            replace(problem, rollout=counted),
             warm_start=None if warm_start is None else warm_start[:, 0, :steps],
             elites=torch.cat(known, dim=1) if known else None,
             generator=generator,
             deadline_ms=deadline_ms,
         )
+        plan = replace(plan, candidates=counted.candidates)
         self._plan, self._elites, self._stay = plan.actions[:, None], found, problem.staying()[:, None, -1:]
         now = plan.actions[:, : self.execute]  # (B, execute, A)
         return plan, now.reshape(problem.batch, now.shape[1] * self.frameskip, -1)
@@ -134,3 +142,14 @@ class MPC:
         steps = longer.unflatten(-1, (self.frameskip, -1)).flatten(2, 3)  # control steps (B, K, (H + more) F, W)
         kept = steps[:, :, passed : passed + actions.shape[2] * self.frameskip]
         return kept.unflatten(2, (-1, self.frameskip)).flatten(-2)
+
+
+class _Counted:
+    """A rollout that counts the candidates of each problem."""
+
+    def __init__(self, rollout: Callable[[Tensor], Trajectory]) -> None:
+        self.rollout, self.candidates = rollout, 0
+
+    def __call__(self, actions: Float[Tensor, "B S H A"]) -> Trajectory:
+        self.candidates += actions.shape[1]
+        return self.rollout(actions)

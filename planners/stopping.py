@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 
 import torch
 from jaxtyping import Bool
@@ -12,11 +13,15 @@ from torch import Tensor
 from wm.errors import BadInputError
 from wm.planners.candidates import Best
 
+SOUNDING = 32
+"""Candidates of the first rollout under a deadline: few, since nothing is known yet of how long they take."""
+
 
 class Clock:
-    """Monotonic wall time of a search, and whether another iteration fits before the deadline.
+    """Monotonic wall time of a search, and how many candidates fit before its deadline.
 
-    An iteration is expected to take as long as the slower of the last two.
+    A candidate is expected to take what it took in the last two laps, and no lap to be shorter than the shortest: a
+    rollout of few candidates takes about as long as one of a dozen. All of a search's time belongs to some lap.
 
     Args:
         deadline_ms: Milliseconds from now, >= 0, or None for no deadline.
@@ -30,21 +35,51 @@ class Clock:
             raise BadInputError(f"deadline_ms must be >= 0, came {deadline_ms}.")
         self._deadline_ms = math.inf if deadline_ms is None else deadline_ms
         self._start = self._lap_start = time.perf_counter()
-        self._laps = [0.0, 0.0]
+        self._laps: deque[tuple[int, float]] = deque(maxlen=2)  # candidates and milliseconds
+        self._shortest = math.inf
 
     def milliseconds(self) -> float:
         """Since the start."""
         return (time.perf_counter() - self._start) * 1e3
 
-    def lap(self) -> None:
-        """An iteration has ended."""
+    def lap(self, candidates: int) -> None:
+        """So many candidates, >= 1, were rolled out since the last lap."""
         now = time.perf_counter()
-        self._laps = [self._laps[1], (now - self._lap_start) * 1e3]
-        self._lap_start = now
+        milliseconds = (now - self._lap_start) * 1e3
+        self._laps.append((candidates, milliseconds))
+        self._shortest, self._lap_start = min(self._shortest, milliseconds), now
 
-    def fits(self, iterations: int) -> bool:
-        """So many more iterations are expected to end before the deadline."""
-        return self.milliseconds() + iterations * max(self._laps) <= self._deadline_ms
+    def fits(self, candidates: int) -> bool:
+        """All of these candidates are expected to be rolled out before the deadline; true before the first lap."""
+        if not self._laps:
+            return True
+        return self._left() >= max(self._shortest, candidates * self._pace())
+
+    def room(self, candidates: int) -> int:
+        """How many of so many candidates to roll out together; 0 where none are expected to fit.
+
+        All, where they fit. Otherwise what takes half of the time left, and at least about `SOUNDING`: so the last
+        rollouts before the deadline are short, and an expectation that was wrong costs little. Before the first lap it
+        is `SOUNDING`, whatever the deadline; without one it is all.
+        """
+        left = self._left()
+        if left == math.inf:
+            return candidates
+        if not self._laps:
+            return min(candidates, SOUNDING)
+        if self.fits(candidates):
+            return candidates
+        if left < self._shortest:
+            return 0
+        fitting = left / self._pace()
+        return int(max(fitting / 2, min(SOUNDING, fitting)))
+
+    def _left(self) -> float:
+        return self._deadline_ms - self.milliseconds()
+
+    def _pace(self) -> float:
+        """Milliseconds a candidate."""
+        return sum(lap[1] for lap in self._laps) / sum(lap[0] for lap in self._laps)
 
 
 class Progress:

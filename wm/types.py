@@ -71,6 +71,8 @@ class Plan:
         feasible: ``(B,)`` bool, every margin >= 0 over the whole horizon.
         trace: best energy after each iteration, one ``(B,)`` tensor per iteration.
         iterations: number of iterations that ran.
+        candidates: action sequences that were rolled out for each problem, as counted in a receding horizon; 0 where
+            nobody counted.
         milliseconds: wall time of the search.
         stopped_by: ``"iterations"``, ``"deadline"`` or ``"converged"``.
     """
@@ -83,5 +85,6 @@ class Plan:
     feasible: Tensor
     trace: list[Tensor] = field(default_factory=list)
     iterations: int = 0
+    candidates: int = 0
     milliseconds: float = 0.0
     stopped_by: str = "iterations"

@@ -36,8 +36,8 @@ class PlanRecord:
         planned_at: Per replan, the control step it was made at.
         plan_ms: Per replan, wall time from observations to actions [ms].
         energies: Per replan, `total`, and the weighted `terms` that sum to it, of the plan.
-        searches: Per replan, `iterations`, `milliseconds`, `stopped_by`, and `trace`, the best energy after each
-            iteration.
+        searches: Per replan, `iterations`, `candidates` rolled out, `milliseconds`, `stopped_by`, and `trace`, the best
+            energy after each iteration.
         margins: Per replan, the smallest predicted margin of each guardrail over the horizon; >= 0 is safe.
         executed_margins: The smallest margin of each guardrail at an executed control step, the start included.
         guardrail_violations: Executed control steps with a negative margin, summed over the guardrails.
@@ -48,7 +48,7 @@ class PlanRecord:
         start: `source` of the start.
         seeds: `search`, and `start` where a seed gave it.
         model: `name`, `fingerprint`, `encoder_fingerprint`, `frameskip`, `history`.
-        planner: `name`, `horizon`, `execute` [latent steps], `deadline_ms`.
+        planner: `name`, `think`, `horizon`, `execute` [latent steps], `deadline_ms`.
         versions: Of wm, torch, numpy and Python.
         warnings: Sentences for the user.
         state_names: Of the numbers in a state.
@@ -127,6 +127,7 @@ def record_of(mission: Mission, outcome: Outcome) -> PlanRecord:
         },
         planner={
             "name": request.planner,
+            "think": request.think,
             "horizon": mission.mpc.horizon,
             "execute": mission.mpc.execute,
             "deadline_ms": request.deadline_ms,
@@ -173,6 +174,7 @@ def _energies(plan: Plan) -> dict[str, Any]:
 def _search(plan: Plan) -> dict[str, Any]:
     return {
         "iterations": plan.iterations,
+        "candidates": plan.candidates,
         "milliseconds": round(plan.milliseconds, 2),
         "stopped_by": plan.stopped_by,
         "trace": [float(energy[0]) for energy in plan.trace],

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -41,3 +45,15 @@ def test_without_a_command_the_help_is_shown(
     assert end.value.code in (0, None)
     shown = capsys.readouterr().out
     assert all(command in shown for command in cli.COMMANDS)
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does(tmp_path: Path) -> None:
+    words = ["collect", "--out", str(tmp_path / "data"), "--episodes", "100000", "--workers", "0"]
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from wm.experiments.cli import"
+    command = subprocess.Popen([sys.executable, "-c", f"{program} main; main()", *words], stderr=subprocess.PIPE)
+    while not (tmp_path / "data" / "commits.jsonl").exists():
+        time.sleep(0.1)
+        assert command.poll() is None
+    command.send_signal(signal.SIGTERM)
+    assert command.communicate()[1].decode().splitlines()[-1] == "wm: interrupted."
+    assert command.returncode == cli.INTERRUPTED

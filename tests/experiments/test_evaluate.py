@@ -93,6 +93,10 @@ def test_metrics_add_up_to_the_episodes(finished: tuple[Path, dict[str, Any]]) -
     assert np.isclose(metrics["goal_block_shift_px_mean"], np.mean(shifts))
     assert metrics["goals_moving_block"] == np.mean(np.array(shifts) > 20) >= 0.5
     plans = [ms for e in episodes for ms in e["plan_ms"]]
+    spent = [count for e in episodes for count in e["candidates"]]
+    assert min(spent) >= 2 + 12 and metrics["candidates_p50"] == np.median(spent)  # staying, the guess, the population
+    assert metrics["iterations_mean"] == np.mean([count for e in episodes for count in e["iterations"]]) == 2.0
+    assert metrics["config"]["think"] is None
     assert metrics["plan_ms_p50"] == np.percentile(plans, 50) and metrics["plan_ms_p95"] == np.percentile(plans, 95)
 
 
@@ -106,6 +110,7 @@ def test_episodes_keep_the_budget_and_their_own_errors(finished: tuple[Path, dic
             assert 0 <= e["angle_error_rad"] <= np.pi
             assert len(e["plan_ms"]) == (-(-e["steps"] // 5) if name in ("episodes", "oracle") else 0)
             assert len(e["observe_ms"]) == e["steps"] + 1
+            assert len(e["iterations"]) == len(e["candidates"]) == len(e["plan_ms"])
 
 
 def test_baselines_play_the_same_tasks(finished: tuple[Path, dict[str, Any]]) -> None:
@@ -193,6 +198,7 @@ def test_bad_input_is_refused_before_anything_is_written(model: Path, tmp_path: 
     other = save_model(tmp_path / "other.safetensors", dataclasses.replace(push_t_spec(), env="chips"))
     cases: list[tuple[dict[str, Any], dict[str, Any], type[WmError], str]] = [
         ({"env": "pushT"}, {}, UnknownNameError, "unknown environment 'pushT'"),
+        ({"think": "much"}, {}, BadInputError, "think: expected 'auto', 'fast' or a number of iterations"),
         ({"planner": "icen"}, {}, UnknownNameError, "unknown planner 'icen'. Did you mean 'icem'"),
         ({"model": "nothing"}, {}, UnknownNameError, "unknown model .* 'nothing'"),
         ({"model": str(other)}, {}, MismatchError, "model of another environment: .*expected pusht, came chips"),
@@ -202,6 +208,7 @@ def test_bad_input_is_refused_before_anything_is_written(model: Path, tmp_path: 
         ({"deadline_ms": math.inf}, {}, BadInputError, "deadline-ms: expected a finite number > 0, came inf"),
         ({}, {"episodes": 0}, BadInputError, "episodes: expected >= 1, came 0"),
         ({}, {"goal_offset": 0}, BadInputError, "goal-offset: expected >= 1, came 0"),
+        ({}, {"goal_offset": 2000}, BadInputError, "expected an offset of at most 1000 control steps, came 2000"),
         ({}, {"seed": -1}, BadInputError, "seed: expected >= 0, came -1"),
         ({}, {"oracle_episodes": -1}, BadInputError, "oracle-episodes: expected >= 0, came -1"),
     ]

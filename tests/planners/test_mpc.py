@@ -131,6 +131,8 @@ def test_bad_settings_are_refused() -> None:
         MPC(solver, HORIZON, 6, FRAMESKIP)
     with pytest.raises(BadInputError, match="MPC: frameskip must be >= 1, came 0"):
         MPC(solver, HORIZON, 1, 0)
+    with pytest.raises(BadInputError, match="MPC: most_proposals must be >= 0, came -1"):
+        MPC(solver, HORIZON, 1, FRAMESKIP, most_proposals=-1)
     with pytest.raises(BadInputError, match="MPC: expected a horizon up to 4, came 5"):
         MPC(solver, 4, 1, FRAMESKIP).plan(quadratic(), generator=seeded())
     with pytest.raises(BadInputError, match="MPC: frameskip 3 must divide A = 10"):
@@ -147,3 +149,20 @@ def test_the_horizon_may_shrink_towards_the_end() -> None:
     assert torch.equal(solver.warm_start, first.actions[:, 1:3])  # nothing filled in
     last, now = mpc.plan(dataclasses.replace(quadratic(), horizon=1), generator=seeded())
     assert now.shape[1] == FRAMESKIP and mpc.warm_start is None
+
+
+@pytest.mark.parametrize(("most", "tried"), [(None, 3), (2, 2), (0, 0)])
+def test_tries_the_first_of_the_proposals(most: int | None, tried: int) -> None:
+    solver, given = Recorder(FRAMESKIP), torch.linspace(0.1, 0.3, 3)[None, :, None, None].expand(1, 3, HORIZON, A)
+    MPC(solver, HORIZON, 1, FRAMESKIP, most_proposals=most).plan(quadratic(), generator=seeded(), proposals=given)
+    assert torch.equal(solver.given, given[:, :tried])
+
+
+def test_counts_the_candidates_of_every_problem() -> None:
+    """Staying, the guess and two proposals, then 12 samples, and 8 with the mean in the last iteration."""
+    solver = ICEM(FRAMESKIP, population=12, elites=4, iterations=2, keep=0.0, gamma=1.5, rtol=0.0, patience=9)
+    mpc, given = MPC(solver, HORIZON, 1, FRAMESKIP), torch.zeros(3, 2, HORIZON, A)
+    for batch in (1, 3):
+        mpc.reset()
+        plan, _ = mpc.plan(quadratic(batch), generator=seeded(), proposals=given[:batch])
+        assert plan.candidates == (2 + 2 + 12) + (8 + 1)

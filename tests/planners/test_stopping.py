@@ -5,7 +5,7 @@ import torch
 
 from wm.planners import stopping
 from wm.planners.candidates import Best
-from wm.planners.stopping import Clock, Progress
+from wm.planners.stopping import SOUNDING, Clock, Progress
 
 
 class FakeTime:
@@ -23,22 +23,43 @@ def time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     return fake
 
 
-def test_clock_predicts_with_the_slower_of_the_last_two_iterations(time: FakeTime) -> None:
+def test_clock_expects_of_candidates_what_the_last_two_laps_took(time: FakeTime) -> None:
     clock = Clock(100.0)
-    for milliseconds in (50.0, 10.0):
+    assert clock.room(300) == SOUNDING and clock.room(5) == 5  # nothing is known yet
+    for candidates, milliseconds in ((16, 16.0), (10, 4.0), (30, 16.0)):
         time.now += milliseconds / 1e3
-        clock.lap()
-    assert clock.milliseconds() == pytest.approx(60.0)
-    assert not clock.fits(1)  # the first took 50
+        clock.lap(candidates)
+    assert clock.milliseconds() == pytest.approx(36.0)  # 64 are left, at 20 for 40
+    assert clock.fits(127) and not clock.fits(129) and clock.room(127) == 127
+    assert 63 <= clock.room(300) <= 64  # half of the time left
+    time.now += 0.040
+    assert clock.room(300) == SOUNDING
+    time.now += 0.0202
+    assert not clock.fits(1) and clock.room(300) == 0  # no lap took less than 4
+
+
+def test_all_of_the_time_belongs_to_a_lap(time: FakeTime) -> None:
+    clock = Clock(100.0)
     time.now += 0.010
-    clock.lap()
-    assert clock.fits(1) and clock.fits(2) and not clock.fits(4)  # 70 so far, the last two took 10
+    time.now += 0.010
+    clock.lap(10)
+    assert clock.fits(39) and not clock.fits(41)
 
 
-def test_clock_without_a_deadline_always_fits(time: FakeTime) -> None:
-    clock = Clock(None)
+def test_a_deadline_of_nothing_leaves_room_for_the_first_few(time: FakeTime) -> None:
+    clock = Clock(0.0)
+    time.now += 0.001
+    assert clock.room(300) == SOUNDING
+    clock.lap(SOUNDING)
+    assert clock.room(300) == 0
+
+
+@pytest.mark.parametrize("deadline", [None, float("inf")])
+def test_clock_without_a_deadline_always_has_room(time: FakeTime, deadline: float | None) -> None:
+    clock = Clock(deadline)
+    assert clock.room(1000) == 1000
     time.now += 1e6
-    clock.lap()
+    clock.lap(1)
     assert clock.fits(1000)
 
 

@@ -1,0 +1,294 @@
+"""`docs/benchmarks.md`: the files of a bench folder as tables, every figure beside the command that measures it.
+
+    python -m wm.experiments.report.benchmarks --bench bench --docs docs
+
+Nothing is measured here; what a folder lacks is left out.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from wm.errors import BadInputError
+from wm.experiments.atomic import write_files
+from wm.experiments.studies.launch import launch
+
+Result = dict[str, Any]
+
+STUDIES = "python -m wm.experiments.studies"
+
+PAGE, SCALING_PNG, SUCCESS_PNG = "benchmarks.md", "benchmarks-scaling.png", "benchmarks-success.png"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page.
+
+    Attributes:
+        title: Heading.
+        file: Of the result, in the bench folder.
+        command: What measures it, from the result.
+        body: Its lines of Markdown, from the result.
+        picture: Draws its picture from the result, or names the one beside the file; None: it has none.
+        picture_name: The picture's file in the folder of the page.
+    """
+
+    title: str
+    file: str
+    command: Callable[[Result], str]
+    body: Callable[[Result], list[str]]
+    picture: Callable[[Result], bytes] | str | None = None
+    picture_name: str = ""
+
+
+def write(bench: Path, docs: Path) -> Path:
+    """Write the page and its pictures.
+
+    Raises:
+        BadInputError: the folder holds no result, a file in it cannot be read, or ``docs`` cannot be written.
+    """
+    lines = ["# Benchmarks", "", "Made by `make bench` from the files of `bench/`; nothing else ran meanwhile.", ""]
+    files, found = dict[Path, bytes](), False
+    for section in SECTIONS:
+        path = bench / section.file
+        if not path.exists():
+            continue
+        found = True
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+            lines += [f"## {section.title}", "", f"    {section.command(result)}", "", *section.body(result), ""]
+            picture = _picture(section, path, result)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise BadInputError(
+                f"{path}: expected a result of '{section.title}', it cannot be read: {error!r}."
+            ) from error
+        if picture is not None:
+            files[docs / section.picture_name] = picture
+            lines += [f"![{section.title}]({section.picture_name})", ""]
+    if not found:
+        names = ", ".join(section.file for section in SECTIONS)
+        raise BadInputError(f"{bench}: expected at least one of {names}, came none.")
+    page = docs / PAGE
+    write_files(files | {page: "\n".join(lines[:-1] + [""]).encode()})
+    return page
+
+
+def _picture(section: Section, path: Path, result: Result) -> bytes | None:
+    if isinstance(section.picture, str):
+        beside = path.with_name(section.picture)
+        return beside.read_bytes() if beside.exists() else None
+    return None if section.picture is None else section.picture(result)
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table; the first column holds names, the others figures."""
+    ruler = ["---", *["---:"] * (len(columns) - 1)]
+    return [f"| {' | '.join(row)} |" for row in (columns, ruler, *rows)]
+
+
+def _machine(result: Result, more: str) -> list[str]:
+    about = result["machine"]
+    threads = about["torch_threads"]
+    threads = " and ".join(map(str, threads)) if isinstance(threads, list) else threads
+    return [f"{about['processor']}, torch {about['torch']}, threads of torch: {threads}. {more}", ""]
+
+
+def _parts(result: Result) -> list[str]:
+    rows = [[name.replace("_", " "), f"{value:,.2f}"] for name, value in result["figures"].items()]
+    about = _machine(result, f"Medians of {result['machine']['runs']}; ratios are taken in one run.")
+    return about + markdown(["part", "figure"], rows)
+
+
+def _race_command(study: str) -> Callable[[Result], str]:
+    def command(result: Result) -> str:
+        search, sizes = result["search"], result["sizes"]
+        options = {name: search[name] for name in ("samples", "iterations", "topk", "horizon", "problems", "seed")}
+        options |= {"runs": result["runs"], "threads": result["machine"]["torch_threads"], "chunk": result["chunk"]}
+        options |= {"image": sizes["image"], "depth": sizes["depth"], "encoder-depth": sizes["encoder_depth"]}
+        if result["rival"] != "reference loop":
+            options |= {"rival": "DIR"} | ({"rival-model": "DIR"} if study == "rival_cem_lewm" else {})
+        return _command(study, options)
+
+    return command
+
+
+def _race(result: Result) -> list[str]:
+    rows = []
+    for name, label in (("theirs", f"theirs ({result['rival']})"), ("ours", "ours")):
+        arm = result[name]
+        figures = [f"{arm['median_s']:,.2f}", f"{arm['gflop']:,.0f}", f"{arm['gflop_per_s']:,.0f}"]
+        rows.append([label, *figures, f"{arm['of_best_gemm']:.0%}"])
+    search, ratios = result["search"], result["ratio_of_each_run"]
+    lines = _machine(
+        result,
+        f"Medians of {result['runs']}, in turn; {search['samples']} candidates, {search['iterations']} iterations, "
+        f"{search['problems']} problems. **Ours takes 1/{result['ratio']:.2f} of the time** "
+        f"({min(ratios):.2f} to {max(ratios):.2f}); costs differ by {result['largest_relative_cost_difference']:.1g}.",
+    )
+    return lines + markdown(["arm", "seconds", "GFLOP", "GFLOP/s", "of the best product's rate"], rows)
+
+
+def _deadline_command(result: Result) -> str:
+    options = {name: result[name] for name in ("replans", "tasks", "seed", "model", "planner")}
+    options["threads"] = result["machine"]["torch_threads"]
+    deadlines = "".join(f" --deadline-ms {row['deadline_ms']:g}" for row in result["deadlines"])
+    return _command("deadline", options) + deadlines
+
+
+def _deadline(result: Result) -> list[str]:
+    rows = []
+    for row in result["deadlines"]:
+        for part, label in (("search", "search"), ("replan", "replan"), ("observation and replan", "with observation")):
+            overrun = row["overrun_ms"][part]
+            cells = [
+                f"{row['deadline_ms']:g} ms, {label}",
+                *(f"{overrun[p]:+.1f}" for p in ("p50", "p95", "p99", "max")),
+            ]
+            if part == "replan":
+                cells += [f"{row['iterations']['p50']:g}", f"{row['stopped_by_deadline']:.0%}"]
+            rows.append(cells + [""] * (7 - len(cells)))
+    late = [f"{row['late']['replans']} at {row['deadline_ms']:g} ms" for row in result["deadlines"]]
+    collected = sum(row["late"]["with_collection"] for row in result["deadlines"])
+    switched = sum(row["late"]["with_context_switch"] for row in result["deadlines"])
+    lines = _machine(
+        result,
+        f"{result['replans']} replans or a few more at each deadline. Overrun in ms: wall time less the deadline, "
+        f"below zero it ended before. More than 5 ms late: {', '.join(late)}; of these {collected} with a garbage "
+        f"collection in them, {switched} with the processor taken away.",
+    )
+    columns = ["deadline, what", "p50", "p95", "p99", "largest", "iterations (p50)", "stopped by the deadline"]
+    return lines + markdown(columns, rows)
+
+
+def _scaling_command(result: Result) -> str:
+    patch = [row["candidates"] for row in result["rows"] if row["predictor"] == "patch"]
+    options = {name: result[name] for name in ("model", "runs", "chunk", "seed")}
+    options["threads"] = max(result["machine"]["torch_threads"])
+    return _command("scaling", options | ({"most": max(patch)} if patch else {})) + ("" if patch else " --compact-only")
+
+
+def _scaling(result: Result) -> list[str]:
+    rows = []
+    for row in result["rows"]:
+        sizes = [str(row[name]) for name in ("candidates", "horizon", "tokens", "problems", "threads")]
+        figures = [f"{1e3 * row['median_s']:,.1f}", f"{row['gflop_per_s']:,.0f}", f"{row['of_gemm']:.0%}"]
+        rows.append([f"{row['predictor']}, {_varied(row)}", *sizes, *figures])
+    lines = _machine(
+        result,
+        f"Medians of {result['runs']}, in turn with a product of two square fp32 matrices, the fastest of several "
+        "sizes and of the libraries at hand; the last column is the rollout's arithmetic over its time and over that "
+        "product's rate.",
+    )
+    columns = [
+        "predictor, varied",
+        "candidates",
+        "horizon",
+        "tokens",
+        "problems",
+        "threads",
+        "ms",
+        "GFLOP/s",
+        "achieved",
+    ]
+    return lines + markdown(columns, rows)
+
+
+def _varied(row: Result) -> str:
+    return "tokens" if row["varied"] == "side" else str(row["varied"])
+
+
+def scaling_png(result: Result) -> bytes:
+    """Left time against candidates, right the achieved fraction against whatever was varied."""
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for colour, name in zip(("tab:blue", "tab:orange"), ("compact", "patch"), strict=True):
+        rows = [row for row in result["rows"] if row["predictor"] == name]
+        _line(left, [row for row in rows if row["varied"] == "candidates"], name, colour)
+        right.plot(
+            [1e-9 + row["gflop"] for row in rows], [100 * row["of_gemm"] for row in rows], "o", color=colour, label=name
+        )
+    left.set(xscale="log", yscale="log", xlabel="candidates", ylabel="ms a rollout", title="Time of a rollout")
+    right.set(xscale="log", xlabel="arithmetic of the rollout [GFLOP]", ylabel="% of the product's rate")
+    right.set(title="Achieved arithmetic", ylim=(0, 105))
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False)
+    data = io.BytesIO()
+    FigureCanvasAgg(figure)
+    figure.savefig(data, format="png", dpi=110, metadata={"Software": None})
+    return data.getvalue()
+
+
+def _line(axis: Axes, rows: Sequence[Result], name: str, colour: str) -> None:
+    counts, times = [row["candidates"] for row in rows], [1e3 * row["median_s"] for row in rows]
+    axis.plot(counts, times, "o-", color=colour, label=name)
+
+
+def _success_command(result: Result) -> str:
+    return _command("success_curve", {name: result[name] for name in ("episodes", "seed", "workers")}, "success_curve")
+
+
+def _success(result: Result) -> list[str]:
+    rows = []
+    for name, row in sorted(result["settings"].items(), key=lambda item: item[1]["plan_ms_p50"]):
+        low, high = row["success_ci95"]
+        beside = row.get("beside_reference")
+        faster = "" if beside is None else f"{beside['times_faster']:.1f}"
+        interval = f"{100 * low:.1f} to {100 * high:.1f}"
+        rows.append(
+            [name, str(row["episodes"]), f"{100 * row['success']:.1f}", interval, f"{row['plan_ms_p50']:.1f}", faster]
+        )
+    lines = [f"{result['workers']} episodes at once, each on one thread; the quickest first.", ""]
+    return lines + markdown(
+        ["search", "episodes", "success %", "95 %", "ms a replan", "times faster than CEM 300×30"], rows
+    )
+
+
+def _command(study: str, options: dict[str, Any], out: str | None = None) -> str:
+    words = [f"--{name} {value}" for name, value in options.items()]
+    return " ".join([f"{STUDIES}.{study}", f"--out bench/{out or f'{study}.json'}", *words])
+
+
+SECTIONS = (
+    Section("Parts", "bench.json", lambda _: "wm bench --out bench", _parts),
+    Section("DINO-WM's search, same weights and candidates", "rival_cem.json", _race_command("rival_cem"), _race),
+    Section(
+        "stable-worldmodel's search, LeWM's size, same weights and candidates",
+        "rival_cem_lewm.json",
+        _race_command("rival_cem_lewm"),
+        _race,
+    ),
+    Section(
+        "Success against planning time",
+        "success_curve/success_curve.json",
+        _success_command,
+        _success,
+        "success_curve.png",
+        SUCCESS_PNG,
+    ),
+    Section("Rollouts", "scaling.json", _scaling_command, _scaling, scaling_png, SCALING_PNG),
+    Section("Deadlines", "deadline.json", _deadline_command, _deadline),
+)
+"""In the order of the page."""
+
+
+def main(
+    bench: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("bench"),
+    docs: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("docs"),
+) -> None:
+    """Write benchmarks.md from the results that are there."""
+    print(write(bench, docs))
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,288 @@
+"""How long does a rollout take, and how near is it to what this machine can multiply?
+
+    python -m wm.experiments.studies.scaling --out studies/scaling.json
+
+The compact predictor is the shipped model's, the patch predictor has DINO-WM's sizes and random weights. From a middle
+point, one size at a time is varied: candidates, horizon, tokens of a frame, problems, threads. Each time is the median
+of several rollouts, in turn with a product of two square fp32 matrices: the achieved fraction is the rollout's
+arithmetic over its time and over that product's rate. The product is the fastest of several sizes and of the two
+libraries that `wm.linear` chooses from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from wm.experiments.assemble import make_model
+from wm.experiments.atomic import write_json
+from wm.experiments.studies import rival_flops
+from wm.experiments.studies.launch import launch
+from wm.experiments.studies.race import alternate, gemm_rates, machine
+from wm.experiments.studies.rival_cem import Ours
+from wm.experiments.studies.rival_search import Search
+from wm.experiments.studies.rival_weights import Sizes, dino_wm_state
+from wm.experiments.studies.rows import progress
+from wm.linear import linear
+from wm.model import WorldModel
+from wm.patch_predictor import PatchPredictor
+from wm.predictor import Predictor
+from wm.types import Latent
+
+BAR_CANDIDATES, BAR = 300, 0.65
+"""The patch rollout of so many candidates achieves at least such a fraction of the product's rate."""
+
+SQUARES = (512, 1024, 2048, 4096)
+"""Sides of the products."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """Size of a rollout.
+
+    Attributes:
+        candidates: S.
+        horizon: H, latent steps.
+        side: Side of the patch predictor's grid of patches.
+        problems: B.
+        threads: Of torch.
+        varied: What distinguishes it from the middle point.
+    """
+
+    candidates: int
+    horizon: int = 5
+    side: int = 14
+    problems: int = 1
+    threads: int = 2
+    varied: str = "candidates"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A middle point and the values that each of its sizes takes.
+
+    Attributes:
+        middle: The point.
+        values: Field of `Point` to its values.
+    """
+
+    middle: Point
+    values: dict[str, tuple[int, ...]]
+
+    def points(self) -> Iterator[Point]:
+        """All of them; in each group the middle point is one, if its value is."""
+        for name, values in self.values.items():
+            for value in values:
+                yield dataclasses.replace(self.middle, **{name: value}, varied=name)
+
+
+COMPACT = Sweep(
+    Point(300),
+    {"candidates": (16, 64, 300, 1000), "horizon": (1, 3, 5, 10), "problems": (1, 4, 16), "threads": (1, 2)},
+)
+PATCH = Sweep(
+    Point(16),
+    {
+        "candidates": (4, 16, 64, 300),
+        "horizon": (1, 2, 3, 5, 8),
+        "side": (7, 10, 14, 16),
+        "problems": (1, 4),
+        "threads": (1, 2),
+    },
+)
+
+Rolled = tuple[Callable[[], object], float, int]
+"""A rollout, its arithmetic [GFLOP], and the tokens of a frame."""
+
+
+def compact_rollout(model: WorldModel, point: Point) -> Rolled:
+    """The model's rollout from observed latents."""
+    spec = model.spec
+    proprio = None if spec.env.proprio is None else torch.randn(point.problems, spec.history, spec.env.proprio.width)
+    context = Latent(torch.randn(point.problems, spec.history, spec.tokens, spec.width), proprio)
+    actions = torch.randn(point.problems, point.candidates, point.horizon, model.action_width)
+    work = compact_gigaflop(model.joint.predictor, point.horizon, point.candidates) * point.problems
+    return lambda: model.imagine(context, actions), work, spec.tokens
+
+
+def compact_gigaflop(predictor: Predictor, horizon: int, candidates: int) -> float:
+    """What the compact predictor's layers have to multiply; the first step's history is one for all candidates."""
+    layers = [each for each in predictor.modules() if isinstance(each, nn.Linear)]
+    of_step = sum(2 * layer.in_features * layer.out_features for layer in layers)
+    history = 2 * predictor.from_state.in_features * predictor.from_state.out_features
+    return 1e-9 * (candidates * (horizon * of_step - history) + history)
+
+
+def patch_rollout(sizes: Sizes, point: Point, seed: int, chunk: int) -> Rolled:
+    """The patch predictor's rollout from one observed frame, with random weights."""
+    sizes = dataclasses.replace(sizes, image=sizes.patch * point.side)
+    predictor = patch_predictor(sizes, seed, chunk)
+    tokens = torch.randn(point.problems, 1, sizes.patches, sizes.width)
+    proprio = torch.randn(point.problems, 1, sizes.proprio_width)
+    actions = torch.randn(point.problems, point.candidates, point.horizon, sizes.action_width)
+    layer = rival_flops.Layer(sizes, sizes.patches, sizes.width + 2 * sizes.embedding, modulated=False)
+    work = rival_flops.ours(layer, point.horizon) * point.candidates * point.problems
+
+    @torch.inference_mode()
+    def roll() -> object:
+        observed = predictor.observe_frames(tokens, proprio, actions[:, 0, :0])
+        return predictor.rollout(observed, actions)
+
+    return roll, work, sizes.patches
+
+
+def patch_predictor(sizes: Sizes, seed: int, chunk: int) -> PatchPredictor:
+    """Random weights under DINO-WM's names, in our predictor."""
+    return Ours(dino_wm_state(sizes, seed), sizes, nn.Identity(), Search(), chunk).predictor
+
+
+def products(squares: Sequence[int], runs: int) -> dict[int, dict[str, float]]:
+    """GFLOP/s of the products of square matrices, by their side and by the library."""
+    return {side: gemm_rates(side, side, side, runs) for side in squares}
+
+
+def measured(rolled: Rolled, side: int, library: str, runs: int) -> dict[str, float]:
+    """A rollout in turn with a product of square matrices: median time, rates, and the fraction achieved."""
+    roll, work, _ = rolled
+    left, right = torch.randn(side, side), torch.randn(side, side)
+    product = (lambda: torch.mm(left, right.T)) if library == "torch.mm" else (lambda: linear(left, right))
+    arms = {"rollout": roll, "product": product}
+    alternate(arms, 1)
+    seconds = alternate(arms, runs)
+    median = statistics.median(seconds["rollout"])
+    gemm = 2e-9 * side**3 / statistics.median(seconds["product"])
+    return {
+        "median_s": median,
+        "min_s": min(seconds["rollout"]),
+        "max_s": max(seconds["rollout"]),
+        "gflop": work,
+        "gflop_per_s": work / median,
+        "gemm_gflop_per_s": gemm,
+        "of_gemm": work / median / gemm,
+    }
+
+
+def run(
+    model_name: str,
+    sweeps: dict[str, Sweep],
+    out: Path,
+    *,
+    sizes: Sizes | None = None,
+    runs: int = 5,
+    seed: int = 0,
+    chunk: int = 4,
+    squares: Sequence[int] = SQUARES,
+) -> dict[str, Any]:
+    """Measure all points; the table's numbers, also in ``out``.
+
+    Args:
+        model_name: Shipped name or path of the compact model.
+        sweeps: Of ``"compact"`` and ``"patch"``; either may be left out.
+        out: File.
+        sizes: Of the patch predictor; None: DINO-WM's.
+        runs: Timed rollouts of each point.
+        seed: Of weights and inputs.
+        chunk: Candidates that the patch predictor takes at a time.
+        squares: Sides of the products that are tried.
+
+    Raises:
+        WmError: no such model, or ``out`` cannot be written.
+    """
+    torch.manual_seed(seed)
+    model, sizes = make_model(model_name, "pusht"), sizes or Sizes()
+    points = [(name, point) for name, sweep in sweeps.items() for point in sweep.points()]
+    threads = sorted({point.threads for _, point in points})
+    rates, rows, about = dict[int, dict[int, dict[str, float]]](), list[dict[str, Any]](), dict[str, Any]()
+    for count in threads:
+        about = machine(count)
+        rates[count] = products(squares, runs)
+    with progress("scaling", len(points), 0) as (bar, shown):
+        for name, point in points:
+            torch.set_num_threads(point.threads)
+            best = {(s, lib): rate for s, of in rates[point.threads].items() for lib, rate in of.items()}
+            side, library = max(best, key=lambda each: best[each])
+            compact = name == "compact"
+            rolled = compact_rollout(model, point) if compact else patch_rollout(sizes, point, seed, chunk)
+            sized = {k: v for k, v in dataclasses.asdict(point).items() if k != "side"} | {"tokens": rolled[2]}
+            found = measured(rolled, side, library, runs)
+            rows.append({"predictor": name} | sized | {"product": f"{library} {side}"} | found)
+            bar.update(shown, advance=1, note=f"{name}: {rows[-1]['of_gemm']:.0%} of the product's rate")
+    result = {
+        "study": "scaling",
+        "machine": about | {"torch_threads": threads},
+        "model": model_name,
+        "sizes": dataclasses.asdict(sizes),
+        "runs": runs,
+        "statistic": "median",
+        "seed": seed,
+        "chunk": chunk,
+        "gemm_gflop_per_s": rates,
+        "rows": rows,
+        "bar": {"candidates": BAR_CANDIDATES, "of_gemm": BAR},
+    }
+    write_json(out, result)
+    return result
+
+
+def shown(result: dict[str, Any]) -> Table:
+    """The result for the terminal."""
+    columns = ("predictor", "varied", "S", "H", "N", "B", "threads", "ms", "GFLOP/s", "of product")
+    found = Table(*columns, title=f"rollouts, median of {result['runs']}")
+    for row in result["rows"]:
+        sizes = [str(row[name]) for name in ("candidates", "horizon", "tokens", "problems", "threads")]
+        figures = [f"{1e3 * row['median_s']:,.1f}", f"{row['gflop_per_s']:,.0f}", f"{row['of_gemm']:.0%}"]
+        found.add_row(row["predictor"], "tokens" if row["varied"] == "side" else row["varied"], *sizes, *figures)
+    return found
+
+
+def achieved(result: dict[str, Any]) -> float | None:
+    """The fraction that the bar is about; None when that rollout was not measured."""
+    wanted = {"predictor": "patch", "varied": "candidates", "candidates": BAR_CANDIDATES}
+    found = [row["of_gemm"] for row in result["rows"] if wanted.items() <= row.items()]
+    return min(found) if found else None
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="File of the result.")] = Path("scaling.json"),
+    model: Annotated[str, typer.Option(help="Compact model: a shipped name or a path.")] = "pusht",
+    most: Annotated[
+        int, typer.Option(help="Most candidates of the patch predictor; the bar is about 300.", min=1)
+    ] = 300,
+    compact_only: Annotated[bool, typer.Option(help="Leave the patch predictor out (most of the time).")] = False,
+    runs: Annotated[int, typer.Option(help="Timed rollouts of each point.", min=1)] = 5,
+    threads: Annotated[int, typer.Option(help="Most threads of torch.", min=1)] = 2,
+    chunk: Annotated[int, typer.Option(help="Candidates that the patch predictor takes at a time.", min=1)] = 4,
+    seed: Annotated[int, typer.Option(help="Of weights and inputs.", min=0)] = 0,
+) -> None:
+    """Measure rollouts beside products of matrices; exit code 1 when the patch rollout of 300 achieves under 65 %."""
+    sweeps = {"compact": bounded(COMPACT, threads, 10**6)}
+    if not compact_only:
+        sweeps["patch"] = bounded(PATCH, threads, most)
+    result = run(model, sweeps, out, runs=runs, seed=seed, chunk=chunk)
+    Console().print(shown(result))
+    raise typer.Exit(int((achieved(result) or math.inf) < BAR))
+
+
+def bounded(sweep: Sweep, threads: int, candidates: int) -> Sweep:
+    """The sweep without the points that have more threads or candidates; its middle has as many threads as are left."""
+    most = {"threads": threads, "candidates": candidates}
+    values = {name: tuple(v for v in each if v <= most.get(name, v)) for name, each in sweep.values.items()}
+    middle = dataclasses.replace(
+        sweep.middle, threads=max(values["threads"]), candidates=min(sweep.middle.candidates, candidates)
+    )
+    return Sweep(middle, values)
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,231 @@
+"""How much planning does success need? Closed-loop success of many searches against their time for a plan.
+
+    python -m wm.experiments.studies.success_curve --episodes 300 --out success_curve
+    python -m wm.experiments.studies.success_curve --settings cem-300x30,think-fast,think-auto --episodes 100
+
+The tasks, rules, goal offset and budget of `wm eval`. Every setting has a folder of its own and goes on where it was,
+so the study can be run in parts; each part's end writes the table of all that is there. Times are those of
+``--workers`` episodes at once, each on one thread, and mean something on an otherwise idle machine only.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from wm.encoders.base import fingerprint
+from wm.experiments.atomic import write_files, write_json
+from wm.experiments.episode import ROBOT_WEIGHT, Outcome, Task
+from wm.experiments.evaluate import planner_settings
+from wm.experiments.goals import sample_tasks
+from wm.experiments.oracle import embed
+from wm.experiments.play import Player, Setting
+from wm.experiments.run_folder import claim
+from wm.experiments.studies.launch import launch
+from wm.experiments.studies.rows import Rows, opened, progress
+from wm.experiments.studies.success_numbers import AUTO, Episodes, answers, numbers
+from wm.experiments.studies.success_settings import ORACLE, REFERENCE, SETTINGS, chosen
+from wm.planners.energies import GoalDistance
+from wm.types import Trajectory
+from wm.workers import end_with_parent
+
+OFFSET, BUDGET = 25, 50
+"""Control steps from a start to its goal, and that an episode may take."""
+
+WIDTH = 130
+"""Characters that the printed table needs at least."""
+
+
+def run(
+    names: Sequence[str], episodes: int, seed: int, out: Path, model_name: str = "pusht", workers: int = 2
+) -> dict[str, Any]:
+    """Play the settings' missing episodes; the numbers of all settings that are there, also in ``success_curve.json``.
+
+    Raises:
+        WmError: no such model, or ``out`` cannot be written or holds another study.
+    """
+    setting = Setting("pusht", model_name, "icem", BUDGET, None, 1)
+    player = Player(setting)
+    tasks = sample_tasks("pusht", seed, episodes, OFFSET, player.model.spec.encoder.image_size)
+    config = {
+        "study": "success_curve",
+        "seed": seed,
+        "model": fingerprint(player.model),
+        "goal_offset": OFFSET,
+        "budget_steps": BUDGET,
+        "workers": workers,
+    }
+    claim(out, config)
+    for name in names:
+        planner = planner_settings(SETTINGS[name](player.model.spec.frameskip))
+        rows = opened(out / name, {"setting": name, "planner": planner})
+        missing = [(index, tasks[index]) for index in rows.missing(episodes)]
+        with progress(name, episodes, episodes - len(missing)) as (bar, task):
+            for row in _play_all(setting, name, missing, workers):
+                rows.append(row)
+                bar.update(task, advance=1, note=f"{sum(r['reached'] for r in rows.first(episodes))} reached")
+    rows_of = {name: found for name in SETTINGS if (found := _played(out / name, episodes))}
+    reference = rows_of.get(REFERENCE, [])
+    table = {name: numbers(found, reference) for name, found in rows_of.items()}
+    result = config | {"episodes": episodes, "settings": table, "answers": answers(table, rows_of)}
+    write_files({out / "success_curve.png": curve_png(table, rows_of.get(AUTO, []))})
+    write_json(out / "success_curve.json", result)
+    return result
+
+
+def _played(folder: Path, episodes: int) -> list[dict[str, Any]]:
+    path = folder / "episodes.jsonl"
+    return Rows(path).first(episodes) if path.exists() else []
+
+
+def _play_all(setting: Setting, name: str, tasks: Sequence[tuple[int, Task]], workers: int) -> Iterator[dict[str, Any]]:
+    """A row for each numbered task, in order; the number of workers changes nothing but the time."""
+    if not tasks:
+        return
+    if workers == 1:
+        player = _player(setting, name)
+        yield from (_row(player, name, *numbered) for numbered in tasks)
+        return
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(workers, initializer=_start_worker, initargs=(setting, name)) as pool:
+        yield from pool.imap(functools.partial(_play, name), tasks, chunksize=1)
+
+
+_worker: list[Player] = []
+
+
+def _start_worker(setting: Setting, name: str) -> None:
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's, which then ends its workers
+    torch.set_num_threads(1)
+    _worker[:] = [_player(setting, name)]
+
+
+def _play(name: str, numbered: tuple[int, Task]) -> dict[str, Any]:
+    return _row(_worker[0], name, *numbered)
+
+
+def _player(setting: Setting, name: str) -> Player:
+    player = Player(setting)
+    player.mpc = SETTINGS[name](player.model.spec.frameskip)
+    return player
+
+
+def _row(player: Player, name: str, index: int, task: Task) -> dict[str, Any]:
+    """Play an episode. Lists have an entry for each replan, `observe_ms` one for each picture."""
+    outcome = player.run("oracle" if name == ORACLE else "model", task)
+    return {
+        "index": index,
+        "reached": outcome.reached,
+        "steps": outcome.steps,
+        "plan_ms": [round(ms, 3) for ms in outcome.plan_ms],
+        "observe_ms": [round(ms, 3) for ms in outcome.observe_ms],
+        "iterations": [plan.iterations for plan in outcome.plans],
+        "candidates": [plan.candidates for plan in outcome.plans],
+        "plan_energy": [float(plan.energy[0]) for plan in outcome.plans],
+        "goal_energy": _goal_energies(player, task, outcome),
+        "goal_distance": _goal_distances(task, outcome),
+        "steps_left": [outcome.steps - made for made in outcome.planned_at],
+    }
+
+
+def _goal_energies(player: Player, task: Task, outcome: Outcome) -> list[float]:
+    """The goal's energy where each plan begins: that of arriving where the robot and the block are already."""
+    model, frames = player.model, np.stack([task.goal_image, *(outcome.frames[at] for at in outcome.planned_at)])
+    tokens = model.encode(torch.from_numpy(frames)[:, None]).tokens[:, 0]  # (1 + plans, N, D), the goal first
+    distance = GoalDistance(tokens[:1], scale=model.goal_scale(ROBOT_WEIGHT))
+    here = tokens[None, 1:, None]  # (1, plans, 1, N, D): each a candidate of one latent step
+    found: list[float] = distance(Trajectory(torch.zeros(1, here.shape[1], 1, model.action_width), here))[0].tolist()
+    return found
+
+
+def _goal_distances(task: Task, outcome: Outcome) -> list[float]:
+    """The goal's distance in the true state where each plan begins, in tolerances of the success test."""
+    states = np.stack([np.asarray(task.goal_state), *(outcome.states[at] for at in outcome.planned_at)])
+    places = embed(torch.from_numpy(states).float())[:, 0]
+    found: list[float] = (places[1:] - places[0]).norm(dim=-1).tolist()
+    return found
+
+
+def curve_png(table: Mapping[str, Mapping[str, Any]], auto: Episodes) -> bytes:
+    """Left success against milliseconds a plan; right what `AUTO` spent on a plan against the goal's energy."""
+    figure = Figure(figsize=(14, 6.4), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[2, 1])
+    for name, row in table.items():
+        if name == ORACLE:
+            continue
+        success, (low, high) = 100 * row["success"], row["success_ci95"]
+        bar = [[success - 100 * low], [100 * high - success]]
+        special = name == REFERENCE or name.startswith("think")
+        colour = "tab:red" if name == REFERENCE else "tab:blue" if special else "0.55"
+        left.errorbar(row["plan_ms_p50"], success, yerr=bar, fmt="o", color=colour, elinewidth=0.6, alpha=0.9)
+        left.annotate(name, (row["plan_ms_p50"], success), (4, 3), textcoords="offset points", fontsize=7, color=colour)
+    left.set(xscale="log", xlabel="ms a plan (median)", ylabel="success [%]", title="success against planning time")
+    left.grid(alpha=0.3)
+    energies = [energy for row in auto for energy in row["goal_energy"]]
+    spent = [count for row in auto for count in row["candidates"]]
+    right.plot(energies, spent, ".", alpha=0.4)
+    right.set(xlabel="goal's energy before the plan", ylabel="candidates", title=f"what {AUTO} spends on a plan")
+    right.grid(alpha=0.3)
+    data = io.BytesIO()
+    FigureCanvasAgg(figure)
+    figure.savefig(data, format="png", dpi=110)
+    return data.getvalue()
+
+
+def printed(result: Mapping[str, Any]) -> Table:
+    """The settings, the quickest first."""
+    table = Table(
+        "setting", "n", "success", "95 %", "ms p50", "ms p95", "× faster", "Δ points", "encoding", "candidates"
+    )
+    for name, row in sorted(result["settings"].items(), key=lambda item: item[1]["plan_ms_p50"]):
+        low, high = row["success_ci95"]
+        beside = row.get("beside_reference")
+        table.add_row(
+            name,
+            str(row["episodes"]),
+            f"{100 * row['success']:.1f}",
+            f"{100 * low:.1f} … {100 * high:.1f}",
+            f"{row['plan_ms_p50']:.1f}",
+            f"{row['plan_ms_p95']:.1f}",
+            "" if beside is None else f"{beside['times_faster']:.1f}",
+            "" if beside is None else f"{100 * beside['difference']:+.1f}",
+            f"{row['observing_share']:.0%}",
+            f"{row['candidates_p50']:.0f} … {row['candidates_p95']:.0f}",
+        )
+    return table
+
+
+def main(
+    settings: Annotated[str | None, typer.Option(help="Names between commas; default: all but the oracle.")] = None,
+    episodes: Annotated[int, typer.Option(help="Goals of each setting.", min=1)] = 300,
+    seed: Annotated[int, typer.Option(help="Of the goals and the noise; below 1000 for the final look.", min=0)] = 1000,
+    out: Annotated[Path, typer.Option(help="Folder; a study that is there goes on.")] = Path("success_curve"),
+    model: Annotated[str, typer.Option(help="Model: a shipped name or a path.")] = "pusht",
+    workers: Annotated[int, typer.Option(help="Processes of one thread each.", min=1)] = 2,
+) -> None:
+    """Measure success against planning time."""
+    torch.set_num_threads(1)
+    result = run(chosen(settings), episodes, seed, out, model, workers)
+    console = Console(width=max(WIDTH, Console().width))
+    console.print(printed(result))
+    console.print_json(data=result["answers"])
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,132 @@
+"""The searches that the study of success against planning time compares, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from wm.errors import UnknownNameError
+from wm.experiments.assemble import EXECUTE, HORIZON, INIT_STD, make_mpc
+from wm.planners.adaptive_icem import AdaptiveICEM
+from wm.planners.base import Solver
+from wm.planners.cem import CEM
+from wm.planners.cma_es import CMAES
+from wm.planners.gradient import Gradient
+from wm.planners.gradient_cem import GradientCEM
+from wm.planners.icem import ICEM
+from wm.planners.lbfgs import LBFGS
+from wm.planners.mpc import MPC
+from wm.planners.mppi import MPPI
+from wm.planners.predictive_sampling import PredictiveSampling
+
+REFERENCE = "cem-300x30"
+"""What the others in the field run: always all of its iterations."""
+
+ORACLE = "oracle"
+"""The default planner on the true simulator: how many steps a goal needs. Its time is the simulator's."""
+
+Maker = Callable[[int], MPC]
+
+
+def _search(make: Callable[[int], Solver[Any]], most_proposals: int | None = None) -> Maker:
+    return lambda frameskip: MPC(make(frameskip), HORIZON, EXECUTE, frameskip, most_proposals=most_proposals)
+
+
+def _named(planner: str, think: str | None = None) -> Maker:
+    return lambda frameskip: make_mpc(planner, frameskip, think=think)
+
+
+def _cem(population: int, iterations: int, init_std: float = 0.5) -> Maker:
+    """Without an early stop; a tenth are elites."""
+    elites = max(4, population // 10)
+    return _search(lambda _: CEM(population, elites, iterations, init_std=init_std, rtol=0.0, patience=iterations))
+
+
+def _icem(population: int, iterations: int, most_proposals: int | None = None) -> Maker:
+    elites = max(4, population // 6)
+    return _search(
+        lambda f: ICEM(f, population, elites, iterations, init_std=INIT_STD, rtol=0.0, patience=iterations),
+        most_proposals,
+    )
+
+
+def _adaptive(most_proposals: int | None = None, **settings: Any) -> Maker:
+    return _search(lambda f: AdaptiveICEM(f, most=512, gamma=1.5, init_std=INIT_STD, **settings), most_proposals)
+
+
+def _mppi(population: int, iterations: int, log_noise: float = 0.0) -> Maker:
+    return _search(lambda f: MPPI(f, population, iterations, beta=2.0, log_noise=log_noise, std=INIT_STD))
+
+
+def _descent(starts: int, iterations: int) -> Maker:
+    return _search(lambda f: Gradient(f, starts=starts, iterations=iterations, rate=0.03, std=INIT_STD))
+
+
+def _descent_after(population: int, iterations: int, starts: int, steps: int) -> Maker:
+    elites = max(4, population // 6)
+    return _search(
+        lambda f: GradientCEM(
+            ICEM(f, population=population, elites=elites, iterations=iterations, init_std=INIT_STD),
+            Gradient(f, starts=starts, iterations=steps, rate=0.03, std=INIT_STD),
+        )
+    )
+
+
+SETTINGS: dict[str, Maker] = {
+    REFERENCE: _cem(300, 30),
+    "cem-300x30-narrow": _cem(300, 30, INIT_STD),
+    "cem": _named("cem"),
+    "cem-300x10": _cem(300, 10),
+    "cem-100x10": _cem(100, 10),
+    "cem-64x5-narrow": _cem(64, 5, INIT_STD),
+    "icem": _named("icem"),
+    "think-fast": _named("icem", "fast"),
+    "think-1": _named("icem", "1"),
+    "think-2": _named("icem", "2"),
+    "think-3": _named("icem", "3"),
+    "think-auto": _named("icem", "auto"),
+    "auto-64": _adaptive(48, population=64, elites=10),
+    "auto-rtol-10": _adaptive(48, population=32, elites=8, rtol=0.1),
+    "auto-impatient": _adaptive(48, population=32, elites=8, rtol=0.05, patience=1),
+    "auto-16-impatient": _adaptive(48, population=16, elites=8, rtol=0.1, patience=1),
+    "icem-64x4": _icem(64, 4),
+    "icem-64x2": _icem(64, 2),
+    "icem-64x2-p48": _icem(64, 2, 48),
+    "icem-32x2-p48": _icem(32, 2, 48),
+    "icem-32x3-p48": _icem(32, 3, 48),
+    "icem-32x1-p48": _icem(32, 1, 48),
+    "icem-16x1-p16": _icem(16, 1, 16),
+    "icem-64x2-p0": _icem(64, 2, 0),
+    "mppi-128x6": _named("mppi"),
+    "mppi-64x2": _mppi(64, 2),
+    "log-mppi-128x6": _named("log-mppi"),
+    "log-mppi-64x2": _mppi(64, 2, 0.5),
+    "predictive-sampling-128x6": _named("predictive-sampling"),
+    "predictive-sampling-64x2": _search(lambda f: PredictiveSampling(f, population=64, iterations=2, std=0.1)),
+    "gradient-8x15": _named("gradient"),
+    "gradient-4x8": _descent(4, 8),
+    "gradient-2x5": _descent(2, 5),
+    "gradient+cem": _named("gradient+cem"),
+    "gradient+cem-64x2-2x4": _descent_after(64, 2, 2, 4),
+    "lbfgs-4x12": _named("lbfgs"),
+    "lbfgs-2x6": _search(lambda f: LBFGS(f, starts=2, iterations=6, first_step=0.05, std=INIT_STD)),
+    "cma-es-64x10": _named("cma-es"),
+    "cma-es-32x5": _search(lambda _: CMAES(population=32, iterations=5, std=INIT_STD, diagonal=True)),
+    ORACLE: _named("icem"),
+}
+"""Name to a constructor that takes the frameskip. ``-pK``: only the first K of the model's proposals are tried."""
+
+
+def chosen(text: str | None) -> Sequence[str]:
+    """The settings named between commas; None: all but the oracle.
+
+    Raises:
+        UnknownNameError: one is unknown.
+    """
+    if text is None:
+        return [name for name in SETTINGS if name != ORACLE]
+    names = list(dict.fromkeys(part.strip() for part in text.split(",")))
+    for name in names:
+        if name not in SETTINGS:
+            raise UnknownNameError("setting", name, SETTINGS)
+    return names

@@ -1,0 +1,112 @@
+"""`docs/benchmarks.md` from the files of a bench folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.experiments.place import Place
+from wm.errors import BadInputError
+from wm.experiments.report import benchmarks
+from wm.experiments.studies import deadline, rival_cem, rival_cem_lewm, scaling
+from wm.experiments.studies.launch import launch
+from wm.experiments.studies.rival_search import Search
+from wm.experiments.studies.rival_weights import LEWM, Sizes
+from wm.experiments.studies.scaling import Point, Sweep
+
+DINO = Sizes(image=28, width=12, encoder_depth=1, encoder_heads=2, depth=2, heads=2, head_width=8, hidden=24)
+SMALL = dataclasses.replace(
+    LEWM, image=28, width=12, encoder_depth=1, encoder_heads=2, depth=2, heads=2, head_width=8, hidden=24
+)
+
+PARTS = {
+    "machine": {"processor": "x86_64", "torch": "2", "torch_threads": "2", "runs": "7"},
+    "figures": {"plan_ms_icem": 44.123},
+}
+
+SUCCESS = {
+    "workers": 2,
+    "episodes": 300,
+    "seed": 1000,
+    "settings": {
+        "slow": {"episodes": 300, "success": 0.9, "success_ci95": [0.86, 0.93], "plan_ms_p50": 900.0},
+        "quick": {
+            "episodes": 300,
+            "success": 0.91,
+            "success_ci95": [0.87, 0.94],
+            "plan_ms_p50": 30.0,
+            "beside_reference": {"times_faster": 30.0, "difference": 0.01, "ci95": [-0.02, 0.04], "episodes": 300},
+        },
+    },
+}
+
+
+def put(path: Path, data: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data))
+
+
+def test_every_study_stands_beside_its_command(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadline, "STEPS", 5)
+    bench, docs, search = tmp_path / "bench", tmp_path / "docs", Search(samples=4, topk=2)
+    put(bench / "bench.json", PARTS)
+    put(bench / "success_curve/success_curve.json", SUCCESS)
+    Image.new("RGB", (8, 8)).save(bench / "success_curve/success_curve.png")
+    made = deadline.run(2, (20.0, 50.0), 1, 1003, bench / "deadline.json", str(place.model), threads=1)
+    sweeps = {name: Sweep(Point(3, side=2, threads=1), {"candidates": (2, 3)}) for name in ("compact", "patch")}
+    scaling.run(str(place.model), sweeps, bench / "scaling.json", sizes=DINO, runs=1, squares=(8,))
+    rival_cem.run(DINO, search, 1, bench / "rival_cem.json", threads=1)
+    rival_cem_lewm.run(SMALL, search, 1, bench / "rival_cem_lewm.json", threads=1)
+    text = benchmarks.write(bench, docs).read_text()
+    assert len(re.findall("^## ", text, re.M)) == len(benchmarks.SECTIONS)
+    for section in benchmarks.SECTIONS:
+        assert re.search(rf"^## {re.escape(section.title)}\n\n    (python -m |wm )", text, re.M)
+    assert "    wm bench --out bench\n" in text and "| plan ms icem | 44.12 |" in text
+    assert "rival_cem --out bench/rival_cem.json --samples 4 --iterations 1 --topk 2" in text
+    assert f"deadline --out bench/deadline.json --replans 2 --tasks 1 --seed 1003 --model {place.model}" in text
+    assert "--deadline-ms 20 --deadline-ms 50" in text
+    p99 = made["deadlines"][1]["overrun_ms"]["replan"]["p99"]
+    assert f" | {p99:+.1f} | " in next(line for line in text.splitlines() if line.startswith("| 50 ms, replan"))
+    assert "--most 3" in text and "| patch, candidates | 3 | 5 | 4 | 1 | 1 |" in text
+    assert text.index("| quick | 300 | 91.0 | 87.0 to 94.0 | 30.0 | 30.0 |") < text.index("| slow | 300 | 90.0 |")
+    for name in (benchmarks.SCALING_PNG, benchmarks.SUCCESS_PNG):
+        assert f"]({name})" in text
+        with Image.open(io.BytesIO((docs / name).read_bytes())) as picture:
+            assert picture.format == "PNG"
+
+
+def test_what_is_not_there_is_left_out(tmp_path: Path) -> None:
+    put(tmp_path / "bench/bench.json", PARTS)
+    text = benchmarks.write(tmp_path / "bench", tmp_path / "docs").read_text()
+    assert text.count("## ") == 1 and ".png" not in text
+    assert [path.name for path in (tmp_path / "docs").iterdir()] == ["benchmarks.md"]
+
+
+def test_rows_of_a_table_are_as_wide_as_its_head(tmp_path: Path) -> None:
+    put(tmp_path / "success_curve/success_curve.json", SUCCESS)
+    lines = benchmarks.write(tmp_path, tmp_path).read_text().splitlines()
+    assert {line.count("|") for line in lines if line.startswith("|")} == {7}
+
+
+def test_bad_input_is_one_line_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(BadInputError, match=r"expected at least one of bench\.json, rival_cem\.json, .*, came none\.$"):
+        benchmarks.write(tmp_path, tmp_path / "docs")
+    for broken in ("{", "[]", "{}", '{"figures": {}}'):
+        (tmp_path / "bench.json").write_text(broken)
+        with pytest.raises(BadInputError, match=r"bench\.json: expected a result of 'Parts', it cannot be read: "):
+            benchmarks.write(tmp_path, tmp_path / "docs")
+    assert not (tmp_path / "docs").exists()
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--bench", str(tmp_path / "none")])
+    with pytest.raises(SystemExit) as stopped:
+        launch(benchmarks.main)
+    assert stopped.value.code == 2 and capsys.readouterr().err.count("\n") == 1

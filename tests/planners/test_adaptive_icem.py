@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.contracts.planner_suite import (
+    FRAMESKIP,
+    PlannerContract,
+    Term,
+    around_disc,
+    problem,
+    quadratic,
+    rollout_actions,
+    same,
+    seeded,
+)
+from wm.errors import BadInputError
+from wm.planners import AdaptiveICEM, Problem
+from wm.types import Trajectory
+
+MODES = torch.tensor([-0.6, 0.6])
+FOREVER = {"rtol": 0.0, "patience": 99}
+
+
+class TestAdaptiveICEM(PlannerContract):
+    def make(self, **settings: Any) -> AdaptiveICEM:
+        return AdaptiveICEM(FRAMESKIP, **settings)
+
+
+def counted(task: Problem) -> tuple[Problem, list[int]]:
+    """The problem, and how many candidates every rollout of it had."""
+    counts: list[int] = []
+
+    def rollout(actions: Tensor) -> Trajectory:
+        counts.append(actions.shape[1])
+        return task.rollout(actions)
+
+    return dataclasses.replace(task, rollout=rollout), counts
+
+
+def two_ways(batch: int = 1) -> Problem:
+    """All actions -0.6 or all 0.6, as one likes; in a batch every second problem has one way only."""
+    only = (torch.arange(batch) % 2 == 1)[:, None]
+
+    def energy(t: Trajectory) -> Tensor:
+        left, right = ((t.actions - mode).square().mean((-2, -1)) for mode in MODES)
+        return torch.where(only, right, torch.minimum(left, right))
+
+    return problem(rollout_actions, [Term(energy)], batch=batch)
+
+
+def elites_of_both(count: int = 6, spread: float = 0.01) -> Tensor:
+    """Good candidates of both ways."""
+    near = spread * torch.randn(2, count, 5, 10, generator=seeded(8))
+    return (MODES[:, None, None, None] + near).flatten(0, 1)[None]
+
+
+def test_an_obstacle_is_thought_about_more_than_a_bowl() -> None:
+    solver, spent = AdaptiveICEM(FRAMESKIP, population=64, elites=10, gamma=1.5), {}
+    for name, task in {"bowl": quadratic(), "obstacle": around_disc()}.items():
+        watched, counts = counted(task)
+        for seed in range(3):
+            solver.solve(watched, generator=seeded(seed))
+        spent[name] = sum(counts)
+    assert spent["obstacle"] > 2 * spent["bowl"]
+
+
+def test_the_population_shrinks_to_twice_the_elites_while_they_agree() -> None:
+    task, counts = counted(quadratic())
+    AdaptiveICEM(FRAMESKIP, population=40, elites=10, gamma=1.5, iterations=4, **FOREVER).solve(
+        task, generator=seeded()
+    )
+    assert counts == [2 + 40, 26 + 4, 20 + 4, 20 + 4]  # staying and guess; three kept elites and the mean
+
+
+def test_the_population_grows_while_the_mean_of_the_elites_is_worse_than_they_are() -> None:
+    """As long as both ways are among the elites; `std` is so small that samples around their mean are none."""
+    solver = AdaptiveICEM(
+        FRAMESKIP, population=20, most=50, elites=10, keep=1.0, momentum=0.99, init_std=1e-3, iterations=4, **FOREVER
+    )
+    task, counts = counted(two_ways())
+    solver.solve(task, elites=elites_of_both(), generator=seeded())
+    assert counts == [2 + 12 + 20, 20 + 11, 40 + 11, 50 + 11]
+
+
+def test_the_search_ends_when_the_energy_falls_no_more() -> None:
+    """With what is known already the optimum: one iteration finds it, two more find nothing better."""
+    task, counts = counted(quadratic())
+    plan = AdaptiveICEM(FRAMESKIP, population=64, elites=10, iterations=50).solve(
+        task, warm_start=torch.full((1, 5, 10), 0.2), generator=seeded()
+    )
+    assert (plan.iterations, plan.stopped_by, len(counts)) == (3, "converged", 3)
+
+
+def test_a_problem_that_agrees_is_not_changed_by_one_that_does_not() -> None:
+    """The first problem's population grows, the second one's shrinks: its surplus is none of its candidates."""
+    solver = AdaptiveICEM(FRAMESKIP, population=20, elites=6, keep=1.0, init_std=0.1, iterations=5, **FOREVER)
+    sizes = []
+    elites = elites_of_both().expand(2, -1, -1, -1)
+    together, found = solver.search(two_ways(2), elites=elites, generator=[seeded(1), seeded(2)])
+    alone_tasks = [two_ways(1), problem(rollout_actions, [Term(lambda t: (t.actions - 0.6).square().mean((-2, -1)))])]
+    for row, task in enumerate(alone_tasks):
+        watched, counts = counted(task)
+        alone, own = solver.search(watched, elites=elites[:1], generator=seeded(row + 1))
+        sizes.append(counts)
+        torch.testing.assert_close(together.actions[row], alone.actions[0], atol=1e-6, rtol=0)
+        assert found is not None and own is not None
+        torch.testing.assert_close(found[row], own[0], atol=1e-6, rtol=0)
+    assert sum(sizes[0]) > 1.5 * sum(sizes[1])  # else nothing was tested
+
+
+def test_the_population_of_another_problem_changes_no_noise() -> None:
+    few, many = (AdaptiveICEM(FRAMESKIP, population=20, most=300).solve(quadratic(3), generator=seeded()) for _ in "ab")
+    assert same(few, many)
+    wide = AdaptiveICEM(FRAMESKIP, population=20, most=300, growth=1.0).solve(quadratic(3), generator=seeded())
+    assert same(few, wide)  # bowls: nobody grows
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"most": 10, "population": 20}, "planner setting 'most' must be >= population = 20, came 10"),
+        ({"growth": 0.5}, "planner setting 'growth' must be >= 1, came 0.5"),
+        ({"gamma": 0.5}, "planner setting 'gamma' must be >= 1, came 0.5"),
+    ],
+)
+def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        AdaptiveICEM(FRAMESKIP, **settings)
