@@ -4,7 +4,8 @@
 still, so a loop at ``control_hz`` sees real time and a faster one a faster world. `stop` advances it until it rests.
 
 *Free running*: a thread advances it at ``control_hz`` whether or not anyone calls, with the newest action held; after
-``deadman_periods`` without a new one it brakes.
+``deadman_periods`` without a new one it brakes. A reading is that of the last control step, and stamped so: until the
+next one it is the same, with its number.
 """
 
 from __future__ import annotations
@@ -299,10 +300,15 @@ class GymRobot:
         return proprio[: self._action.width].astype(np.float64) / self._kinematics.scale
 
     def _visible(self, now: float) -> tuple[_World, float]:
-        """The world that a reading at ``now`` shows, and the latest time at which it was so."""
+        """The world that a reading at ``now`` shows, and when it was so.
+
+        Free running, a world is true in the instant of its control step; stepped, it stands still until the next one.
+        """
         seen = now - self.impairments.observation_delay_s
         newest = max((i for i, world in enumerate(self._worlds) if world.since <= seen), default=0)
         shown = max(0, newest - self.impairments.observation_delay_steps)
+        if self.free_running:
+            return self._worlds[shown], self._worlds[shown].since
         stamp = seen if shown == newest else min(seen, self._worlds[shown + 1].since)
         return self._worlds[shown], max(stamp, self._began)
 

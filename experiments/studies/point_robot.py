@@ -19,7 +19,13 @@ PUSHER_ACTION = ActionSpec(("dx", "dy"), "100 px", (-1.0, -1.0), (1.0, 1.0), 10.
 PUSH_SPEED = 5.0
 """A push by d px changes the pusher's later velocity by at most this many d per second (kp t e^(-10 t), and a rest)."""
 
+KICK_TRAVEL = 0.0342
+"""A kick by V px/s displaces the pusher later by at most this many V [s], at whichever simulation step it comes."""
+
 Errors = Literal["random", "constant", "flattering"]
+
+Push = Literal["shove", "kick"]
+"""What a push changes at once: the place by the whole stated disturbance, or the velocity by its stated one."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,8 @@ class Troubles:
             and slower than true.
         late: Control steps that pass besides: a number, or None for one that changes all the time.
         excess: What a push really has, as a share of the stated disturbance; above 1 the bound is broken.
+        pushes: Kinds of push that come. What each brings about later has to be within the other's bound
+            (`PUSH_SPEED`, `KICK_TRAVEL`).
         aged: So many of these control steps at most are the age of a reading; by the others actions are late.
     """
 
@@ -39,14 +47,16 @@ class Troubles:
     errors: Errors = "random"
     late: int | None = 0
     excess: float = 1.0
+    pushes: tuple[Push, ...] = ("shove", "kick")
     aged: int = 0
 
 
 class PointRobot:
     """The true robot.
 
-    A push moves it at any simulation step by the whole disturbance; only while it is moving, and not again before it
-    could have come to rest.
+    A push comes before or after any simulation step, also just before a reading or just after it; only while the robot
+    is moving, and not again before it could have come to rest. It goes towards the nearest hazard, with what the
+    control does or against it.
 
     Args:
         place: ``(2,)`` where it stands.
@@ -57,6 +67,7 @@ class PointRobot:
 
     def __init__(self, place: np.ndarray, hazards: np.ndarray, troubles: Troubles, rng: np.random.Generator) -> None:
         self.place, self.velocity = place.astype(float), np.zeros(2)
+        self._driven = np.zeros(2)  # velocity that the control alone has given it
         self._hazards, self._troubles, self._rng = hazards, troubles, rng
         self._delay = round(np.ceil(troubles.limits.latency * PUSHER_ACTION.control_hz - 1e-9))
         self._oldest = min(troubles.aged, self._delay)
@@ -83,25 +94,43 @@ class PointRobot:
         ).astype(np.float32)
 
     def step(self, action: np.ndarray) -> np.ndarray:
-        """One control step after ``action`` was sent; ``(substeps + 1, 4)`` true states, the one before it first."""
+        """One control step after ``action`` was sent.
+
+        Returns:
+            ``(substeps + 1, 6)`` true x, y, vx, vy, the state before it first, and the velocity that the control alone
+            has given the robot, whose differences are the control's accelerations: without pushes the same as vx, vy.
+        """
         self._sent.append(np.asarray(action, float))
         late = self._late(self._oldest, self._delay)
         self._newest = max(self._newest, len(self._sent) - 1 - late)
         acting = self._sent[self._newest]
         self._since_moving = 0 if acting.any() else self._since_moving + 1
-        push_at = self._push_at()
-        states = [np.concatenate([self.place, self.velocity])]
+        push_at, states = self._push_at(), []
         target = self.place + PUSHER.scale * acting
-        for k in range(PUSHER.substeps):
+        for k in range(PUSHER.substeps + 1):
+            if k > 0:
+                change = self._control(target) * PUSHER.dt
+                self._driven, self.velocity = self._driven + change, self.velocity + change
+                self.place = self.place + self.velocity * PUSHER.dt
             if k == push_at:
-                reach = self._troubles.limits.disturbance * self._troubles.excess
-                self.place = self.place + reach * self._towards_hazard()
-            gap = target - self.place
-            self.velocity = self.velocity + (PUSHER.kp * gap - PUSHER.kv * self.velocity) * PUSHER.dt
-            self.place = self.place + self.velocity * PUSHER.dt
-            states.append(np.concatenate([self.place, self.velocity]))
+                self._push(self._control(target))
+            states.append(np.concatenate([self.place, self.velocity, self._driven]))
         self._past.append((self.place, self.velocity))
         return np.array(states)
+
+    def _control(self, target: np.ndarray) -> np.ndarray:
+        """The acceleration that the PD control applies now."""
+        return PUSHER.kp * (target - self.place) - PUSHER.kv * self.velocity
+
+    def _push(self, control: np.ndarray) -> None:
+        """One push; ``control`` is the acceleration that would be applied without it."""
+        limits, excess = self._troubles.limits, self._troubles.excess
+        along = control / max(float(np.linalg.norm(control)), 1e-9)
+        way = (self._towards_hazard(), along, -along)[self._rng.integers(3)]
+        if self._rng.choice(self._troubles.pushes) == "shove":
+            self.place = self.place + limits.disturbance * excess * way
+        else:
+            self.velocity = self.velocity + limits.velocity_disturbance * excess * way
 
     def _late(self, after: int, until: int) -> int:
         """How much of the lateness now falls to the control steps of the latency from ``after`` to ``until``."""
@@ -109,13 +138,13 @@ class PointRobot:
         return int(self._rng.integers(until - after + 1)) if late is None else int(np.clip(late, after, until)) - after
 
     def _push_at(self) -> int | None:
-        """Simulation step of a push, if there is one in this control step."""
+        """After how many simulation steps a push comes, if there is one in this control step."""
         self._since_push += 1
         allowed = self._since_push > self._delay + 4 and self._since_moving <= 1
         if self._troubles.limits.disturbance == 0 or not allowed or self._rng.random() > 0.5:
             return None
         self._since_push = 0
-        return int(self._rng.integers(PUSHER.substeps))
+        return int(self._rng.integers(PUSHER.substeps + 1))
 
     def _towards_hazard(self) -> np.ndarray:
         apart = self._hazards - self.place

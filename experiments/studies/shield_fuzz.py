@@ -5,7 +5,9 @@ In a share of the scenes readings are old, and in another they are lost.
     python -m wm.experiments.studies.shield_fuzz --steps 1000000 --out shield_fuzz.json
 
 Every control step asks `Shield.certify` as the control loop does and executes the answer on the exact kinematics. The
-executed path is judged by the guardrails' own margins, which share no code with the shield.
+executed path is judged by the guardrails' own margins, which share no code with the shield; limits on acceleration and
+jerk by what the control applies at the true state, not by what a push adds to it. Every scene stays within its stated
+bounds, so that an uncertified stop and a reading that contradicts them are failures as well.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from wm.experiments.atomic import write_files
-from wm.experiments.studies.point_robot import PUSH_SPEED, PUSHER, PUSHER_ACTION, PointRobot, Troubles
+from wm.experiments.studies.point_robot import KICK_TRAVEL, PUSH_SPEED, PUSHER, PUSHER_ACTION, PointRobot, Troubles
 from wm.planners.control.shield import Certified, Shield, ShieldLimits
 from wm.planners.guardrails import (
     AccelerationLimit,
@@ -45,6 +47,9 @@ SIDE = 512.0
 
 EPISODE = 250
 """Control steps with one scene and one adversary."""
+
+FAILURES = ("executed_breaches", "uncertified_stops", "contradicting_readings")
+"""Counts that have to be 0."""
 
 Adversary = Callable[[int, np.ndarray], np.ndarray]
 """From the control step and the true state ``(4,)`` to the action that it asks for."""
@@ -77,7 +82,9 @@ class Tally:
 
     Attributes:
         steps: Control steps executed.
+        rejected: Scenes that were not played, since their start cannot be certified.
         breaches: Executed simulation steps with a negative margin, and sent actions out of bounds or too fast.
+        contradicted: Readings outside of what the last certificate foresaw.
         worst: Smallest executed margin of each kind of rule, in its unit.
         kinds: Answers by kind.
         rules: First broken rule of what was asked for, by name.
@@ -85,7 +92,9 @@ class Tally:
     """
 
     steps: int = 0
+    rejected: int = 0
     breaches: int = 0
+    contradicted: int = 0
     worst: dict[str, float] = field(default_factory=dict)
     kinds: Counter[str] = field(default_factory=Counter)
     rules: Counter[str] = field(default_factory=Counter)
@@ -95,12 +104,13 @@ class Tally:
         """Count an answer."""
         self.steps += 1
         self.kinds[answer.kind] += 1
+        self.contradicted += answer.outside > 0
         self.seconds.setdefault(answer.kind, []).append(seconds)
         if answer.rule is not None:
             self.rules[answer.rule] += 1
 
     def judge(self, scene: Scene, states: np.ndarray, answers: Sequence[Certified]) -> None:
-        """Count breaches of an executed episode, ``states`` ``(T, 4)`` at every simulation step."""
+        """Count breaches of an executed episode, ``states`` ``(T, 6)`` of `PointRobot.step`."""
         for rule in scene.rules:
             margins = executed_margins(rule, states)
             name = type(rule).__name__
@@ -119,7 +129,10 @@ class Tally:
         every = np.concatenate([np.array(times) for times in self.seconds.values()])
         return {
             "control_steps": self.steps,
+            "rejected_scenes": self.rejected,
             "executed_breaches": self.breaches,
+            "uncertified_stops": self.kinds["uncertified_stop"],
+            "contradicting_readings": self.contradicted,
             "worst_margins": dict(sorted(self.worst.items())),
             "kinds": dict(sorted(self.kinds.items())),
             "rules": dict(sorted(self.rules.items())),
@@ -129,14 +142,14 @@ class Tally:
 
 
 def executed_margins(rule: Guardrail, states: np.ndarray) -> np.ndarray:
-    """The guardrail's own margins of executed states ``(T, 4)``."""
+    """The guardrail's own margins of executed states ``(T, 6)``, see `PointRobot.step`."""
     path = torch.from_numpy(states)
     if isinstance(rule, MotionGuardrail):
         # Before the first step the robot stood still.
         still = torch.zeros(rule.order, 2, dtype=path.dtype)
-        return rule.margin_along(torch.cat([still, path[:, 2:]])).numpy()
+        return rule.margin_along(torch.cat([still, path[:, 4:]])).numpy()
     assert isinstance(rule, PathGuardrail)
-    return rule.margin_of(path).numpy()
+    return rule.margin_of(path[:, :4]).numpy()
 
 
 def random_scene(rng: np.random.Generator) -> Scene:
@@ -178,7 +191,7 @@ def random_troubles(rng: np.random.Generator) -> Troubles:
         float(rng.uniform(0, 3)) * noisy,
         float(rng.uniform(0, 20)) * noisy,
         push,
-        push * PUSH_SPEED,
+        push * float(rng.uniform(PUSH_SPEED, 1 / KICK_TRAVEL)),
     )
     late = None if rng.random() < 0.5 else latency
     aged = int(rng.integers(latency + 1)) if rng.random() < 0.5 else 0
@@ -218,10 +231,11 @@ def random_adversary(scene: Scene, rng: np.random.Generator) -> Adversary:
 
 
 def play(scene: Scene, adversary: Adversary, steps: int, tally: Tally, rng: np.random.Generator) -> bool:
-    """Drive one episode; False, and nothing counted, when the start itself cannot be certified."""
+    """Drive one episode; False, and only that counted, when the start itself cannot be certified."""
     shield = Shield(PUSHER, PUSHER_ACTION, scene.rules, scene.troubles.limits, max_rate=scene.max_rate)
     robot = PointRobot(scene.start, scene.hazards, scene.troubles, rng)
     if shield.certify(robot.reading(), shield.stop_action()).kind == "uncertified_stop":
+        tally.rejected += 1
         return False
     robot.step(shield.stop_action())
     states, answers = [], []
@@ -270,11 +284,11 @@ def main(
     seed: Annotated[int, typer.Option(help="Of scenes, adversaries and errors.")] = 0,
     out: Annotated[Path, typer.Option(help="JSON file.")] = Path("shield_fuzz.json"),
 ) -> None:
-    """Fuzz the shield; exit code 1 when a breach was executed."""
+    """Fuzz the shield; exit code 1 when a breach was executed, a stop not certified or a reading not foreseen."""
     torch.set_num_threads(1)
     result = run(steps, seed, out)
     Console().print_json(data=result)
-    raise typer.Exit(int(bool(result["executed_breaches"])))
+    raise typer.Exit(int(any(result[name] for name in FAILURES)))
 
 
 if __name__ == "__main__":

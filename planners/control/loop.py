@@ -15,14 +15,12 @@ from wm.errors import BadInputError, RobotError, WmError
 from wm.planners.control.acting import Asked, Sent, certified, taken, unanswered
 from wm.planners.control.arming import await_observation, require_certified_stop
 from wm.planners.control.brakes import Brakes
-from wm.planners.control.freshness import ObservationGate
-from wm.planners.control.holding import HoldCauses
 from wm.planners.control.matching import require_match
 from wm.planners.control.parts import Certifier, HasLatch, LogSink, Planner, Watchdog
 from wm.planners.control.realtime import Interrupts, quiet_collector
-from wm.planners.control.reckoning import Reckoning
 from wm.planners.control.replanning import Replanner
 from wm.planners.control.report import LoopReport, StepLog, Tally
+from wm.planners.control.senses import Senses
 from wm.planners.control.settings import LoopSettings
 from wm.planners.control.shield import Certified
 from wm.planners.control.states import Event, State, StateMachine
@@ -67,27 +65,20 @@ class ControlLoop:
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._robot, self._planner, self._shield, self._settings = robot, planner, shield, settings
-        self._supervisor, self._log, self._surprise = supervisor, log, surprise
+        self._supervisor, self._log = supervisor, log
         self._clock, self._sleep = clock, sleep
         self._machine = StateMachine()
         self._interrupts = Interrupts(lambda: self._machine.latch(INTERRUPTED))
         self._brakes = Brakes(robot, supervisor, self._machine, self._interrupts)
         self._stop_action = np.array(shield.stop_action(), dtype=np.float64)
         self._planning = Replanner(planner, settings, self._stop_action)
-        self._gate = ObservationGate(
-            robot.observation_spec,
-            settings.stale_after_s,
-            settings.future_tolerance_s,
-            settings.picture_travel,
-            Reckoning(shield.kinematics, shield.limits, settings.rate_hz),
-        )
+        self._senses = Senses(robot, shield, settings, surprise, clock)
         self._sent = Sent()
         self._tally = Tally(clock(), settings.on_time_s)
         self._connected = False
         self._running = threading.Lock()
         self._thread: int | None = None  # of `run`, while it goes on
         self._finish: str | None = None
-        self._causes = HoldCauses()
         self._step = self._certified_at = -1
         self._planless_since = 0.0
 
@@ -120,16 +111,16 @@ class ControlLoop:
         if self._brakes.forbidden():
             raise RobotError(f"cannot arm: {self._machine.latched}.")
         if not self._connected:
-            self._gate.forget()
+            self._senses.gate.forget()
             self._robot.connect()
             self._connected = True
         try:
             self._robot.stop()
-            self._gate.unclear()
+            self._senses.gate.unclear()
             if isinstance(self._robot, HasLatch):
                 self._robot.reset()
-            await_observation(self._robot, self._gate, self._settings.arm_timeout_s, self._clock, self._sleep)
-            require_certified_stop(self._shield, self._gate.last.proprio if self._gate.last else None)
+            await_observation(self._robot, self._senses.gate, self._settings.arm_timeout_s, self._clock, self._sleep)
+            require_certified_stop(self._shield, self._senses.last.proprio if self._senses.last else None)
         except BaseException:
             self._drop_connection()
             raise
@@ -153,17 +144,17 @@ class ControlLoop:
         self._planning.restart()
         self._shield.reset()
         self._sent.clear()
-        self._causes.begin()
-        self._gate.unclear()
+        self._senses.causes.begin()
+        self._senses.gate.unclear()
         self._machine.fire(Event.START)
 
     def hold(self, reason: str = "operator") -> None:
         """Hold the robot from the next control step on, or from the start if it is not running, until `resume`."""
-        self._causes.operator = reason
+        self._senses.causes.operator = reason
 
     def resume(self) -> None:
         """End `hold`; a new plan is asked for before anything moves."""
-        self._causes.operator = None
+        self._senses.causes.operator = None
 
     def finish(self, reason: str) -> None:
         """End the run after this control step as its duration would, stopped and idle; nothing where none goes on."""
@@ -180,12 +171,17 @@ class ControlLoop:
             with contextlib.suppress(Exception):  # the loop and the supervisor stop it as well
                 self._robot.stop()
 
-    def reset(self) -> None:
+    def reset(self, force: bool = False) -> None:
         """Clear a latched e-stop or fault; the loop is idle, and arming is a step of its own.
+
+        Args:
+            force: Also release a robot whose stop latches and that someone or something else has stopped; its
+                supervisor is one of them. It is for an operator to say, who knows that the cause is gone.
 
         Raises:
             BadInputError: neither stopped nor faulted, or `run` has not returned yet.
-            RobotError: the robot's own e-stop is pressed, or the supervisor has not seen the robot stop.
+            RobotError: the robot's own e-stop is pressed, the supervisor has not seen the robot stop, or a robot whose
+                stop latches cannot be reached, or refuses: then who stopped it is named. The loop stays latched.
         """
         seen = self._machine.latches
         if self._thread is not None:
@@ -196,8 +192,8 @@ class ControlLoop:
         if self._supervisor is not None:
             self._supervisor.reset()
         if self._connected and isinstance(self._robot, HasLatch):
-            with contextlib.suppress(RobotError):  # the supervisor's stop among them; where it fails, arming says why
-                self._robot.reset(force=True)
+            self._robot.connect()  # anew, if the connection broke
+            self._robot.reset(force)
         if self.state is State.FAULTED:
             self._drop_connection()
         self._planning.restart()
@@ -237,7 +233,7 @@ class ControlLoop:
         if self.state is not State.RUNNING:
             self.start()
         self._tally = Tally(self._clock(), self._settings.on_time_s)
-        self._gate.refused.clear()
+        self._senses.gate.refused.clear()
         self._finish = None
         self._thread = threading.get_ident()
         try:
@@ -246,7 +242,7 @@ class ControlLoop:
         finally:
             self._thread = None
         history = self._machine.history[told:]
-        return self._tally.report(self.state, self.why, self._clock(), self._gate.refused, history)
+        return self._tally.report(self.state, self.why, self._clock(), self._senses.gate.refused, history)
 
     def _drive(self, duration_s: float | int | None) -> None:
         """Run the control steps; however that ends, stop the robot and say why."""
@@ -296,16 +292,16 @@ class ControlLoop:
     def _control_step(self, step: int, due: float) -> None:
         """Observe, certify, act, ask for a plan, log."""
         self._step, begin = step, self._clock()
-        fresh = self._observe()
-        self._hold_or_resume(fresh)
+        fresh = self._senses.observe()
+        self._hold_or_resume(self._senses.cause(fresh))
         self._planning.collect(step, self._tally)
-        asked, proprio = self._asked(step), self._reading()
+        asked, proprio = self._asked(step), self._senses.reading()
         over = int((self._clock() - due) * self._settings.rate_hz)
         if over > 0:  # too late for anything that was meant for this period
             asked, proprio = Asked(self._stop_action, None), None
         verdict = self._certify(step, asked, proprio, over)
         times = begin, begin - due
-        entry = unanswered(step, times, (self.state, self.why), (self._gate.last, fresh), asked, verdict)
+        entry = unanswered(step, times, (self.state, self.why), (self._senses.last, fresh), asked, verdict)
         if self._brakes.must_stop():
             return
         sent = self._send(verdict.action, entry)
@@ -324,8 +320,8 @@ class ControlLoop:
         """What the shield makes of it, in period ``step + over``; a reading that contradicts it holds the robot."""
         skipped, self._certified_at = step + over - self._certified_at - 1, step + over
         verdict = certified(self._shield, asked.action, proprio, self._sent.before(step), skipped)
-        self._causes.outside = verdict.outside
-        contradiction = self._causes.contradiction()
+        self._senses.causes.outside = verdict.outside
+        contradiction = self._senses.causes.contradiction()
         if contradiction is not None:
             self._hold(contradiction)
         return verdict
@@ -340,32 +336,16 @@ class ControlLoop:
                     self._log.record(entry)
             raise
 
-    def _observe(self) -> bool:
-        """Take a new observation, if there is one that may be used."""
-        observation = self._robot.get_observation()
-        fresh = self._gate.offer(observation, self._clock())
-        if fresh and self._surprise is not None:
-            self._causes.surprised = bool(self._surprise(observation))
-        return fresh
-
-    def _reading(self) -> np.ndarray | None:
-        """Proprioception that is as new as the shield's stated latency assumes, or None."""
-        settings, latency = self._settings, self._shield.limits.latency
-        oldest = latency if settings.reading_age_s is None else min(settings.reading_age_s, latency)
-        current = self._gate.age(self._clock()) <= oldest + settings.reading_slack_s
-        return self._gate.last.proprio if self._gate.last is not None and current else None
-
-    def _hold_or_resume(self, fresh: bool) -> None:
+    def _hold_or_resume(self, cause: str | None) -> None:
         """Hold while there is a cause; go on, with a new plan, when there has been none for some control steps."""
-        cause = self._causes.now(self._gate.trouble(self._clock()), fresh)
         if cause is not None:
             self._hold(cause)
-        elif self._causes.calm >= self._settings.resume_after_steps and self.state is State.HOLDING:
+        elif self._senses.calm() and self.state is State.HOLDING:
             self._change(Event.RESUME, "")
             self._planning.restart()
             self._planless_since = self._clock()
-        if self._gate.last is not None:
-            self._planning.observe(self._step, self._gate.last)
+        if self._senses.last is not None:
+            self._planning.observe(self._step, self._senses.last)
 
     def _hold(self, cause: str) -> None:
         """From running to holding; what was planned before is dropped."""
@@ -399,7 +379,7 @@ class ControlLoop:
         """Keep what the robot took."""
         self._sent.add(step, sent)
         self._tally.altered += not np.allclose(sent, action, rtol=0.0, atol=ALTERED)
-        self._gate.acted(self._sent.before(step + 1))
+        self._senses.gate.acted(self._sent.before(step + 1))
 
     def _drop_connection(self) -> None:
         """Disconnect; an error is no news about a connection that is given up."""

@@ -21,6 +21,9 @@ MAX_DELAY = 4
 _AT_REST = 1e-4
 """Braking is followed until this share of the velocity is left; what remains is bounded (`Response.rest`)."""
 
+_INVERTIBLE = 1e-3
+"""Least |1 - kv dt| with which a simulation step is undone."""
+
 NO_WEIGHT = 1e-9
 """Response below which an action cannot move a quantity."""
 
@@ -155,7 +158,12 @@ class Response:
         self._place, self._velocity = np.array(places), np.array(velocities)
 
     def _differentiate(self) -> None:
-        """Backward differences of the velocity at the simulation step: the PD control's acceleration, and its jerk."""
+        """Backward differences of the velocity at the simulation step: the PD control's acceleration, and its jerk.
+
+        What a disturbance adds to the velocity itself is not the control's and does not count; what counts is by how
+        much the control answers it. An acceleration sees it in the target's place, the place and the velocity, the
+        jerk between two of them twice. Before a reading it is inferred: there a push just before counts too.
+        """
         robot, before, inner = self.robot, self.before, np.nonzero(self.before > 0)[0]
         faster = (self._velocity[1:] - self._velocity[before[1:]]) / robot.dt
         jerk, rows = [(faster[inner - 1] - faster[before[inner] - 1]) / robot.dt], [inner]
@@ -168,24 +176,36 @@ class Response:
             "place": self._signal("place", self._place, np.arange(len(before)), 1.0, 0.0),
             "velocity": self._signal("velocity", self._velocity, np.arange(len(before)), 0.0, 1.0),
             "acceleration": self._signal("acceleration", faster, every, 2 * robot.kp, robot.kv),
-            "jerk": self._signal(
-                "jerk", np.concatenate(jerk), np.concatenate(rows), 4 * robot.kp / robot.dt, 2 * robot.kv / robot.dt
-            ),
+            "jerk": self._signal("jerk", np.concatenate(jerk), np.concatenate(rows), *self._disturbed_jerk(rows)),
         }
+
+    def _disturbed_jerk(self, rows: list[np.ndarray]) -> np.ndarray:
+        """Weights ``(2, R)`` of a disturbance's position and velocity in the jerk.
+
+        Args:
+            rows: Those between two simulation steps to come, then each one after the reading.
+        """
+        robot, kept = self.robot, abs(1 - self.robot.kv * self.robot.dt)
+        inner = np.array([4 * robot.kp, 2 * robot.kv])
+        undone = np.array([robot.kp, abs(robot.kv - robot.kp * robot.dt)]) / max(kept, _INVERTIBLE)
+        first = 2 * np.maximum([robot.kp, robot.kv], undone)
+        return np.repeat([inner, first], [len(rows[0]), len(rows) - 1], axis=0).T / robot.dt
 
     def _acceleration_before(self, acted: int) -> np.ndarray:
         """Coefficients of the acceleration in the simulation step that ended now, had sent action ``acted`` acted."""
         robot, (place, velocity, base) = self.robot, self._last[:3]
         gap = base + robot.scale * self._last[3 + acted] - (place - velocity * robot.dt)
         kept = 1 - robot.kv * robot.dt
-        if abs(kept) < 1e-3:  # not invertible; `MotionGuardrail` refuses such a robot
+        if abs(kept) < _INVERTIBLE:  # not invertible; `MotionGuardrail` refuses such a robot
             return 0 * place
         return (velocity - (velocity - robot.kp * gap * robot.dt) / kept) / robot.dt
 
-    def _signal(self, kind: str, rows: np.ndarray, at: np.ndarray, moved: float, pushed: float) -> Signal:
+    def _signal(
+        self, kind: str, rows: np.ndarray, at: np.ndarray, moved: float | np.ndarray, pushed: float | np.ndarray
+    ) -> Signal:
         """``moved`` and ``pushed``: weight of the disturbance's position and velocity in this quantity."""
         place, velocity, base = np.abs(rows[:, :3]).T
         rest = np.where(np.isin(at, self._leaves), self.rest[kind], 0.0)
         velocity = velocity + rest * np.abs(self._velocity[at, 1])
-        weight = np.broadcast_to([moved, pushed], (len(rows), 2))
+        weight = np.stack([np.broadcast_to(each, len(rows)) for each in (moved, pushed)], axis=1)
         return Signal(rows, np.column_stack([place, velocity, weight, base]), at, rest, self._instant[at])

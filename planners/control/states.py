@@ -56,15 +56,15 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.STOPPED, Event.RESET): State.IDLE,
     (State.FAULTED, Event.RESET): State.IDLE,
 }
-"""Next state; an event that is missing in a state is refused there."""
+"""Next state, where the state stays the same nothing changes; an event that is missing in a state is refused there."""
 
 MEANING: dict[State, str] = {
     State.IDLE: "Nothing drives the robot.",
     State.ARMED: "Specifications agree, the robot is connected and reports fresh observations; it stands still.",
     State.RUNNING: "Plans are asked for and executed, each action certified when it is sent.",
     State.HOLDING: "The stop action is sent: an observation is missing or surprising, or an operator holds the robot.",
-    State.STOPPED: "Latched e-stop: from any thread, Ctrl-C, the supervisor or the robot. Only a reset leaves it.",
-    State.FAULTED: "Latched error: the robot was told to stop, and the report says why. Only a reset leaves it.",
+    State.STOPPED: "Latched e-stop: from any thread, Ctrl-C, the supervisor or the robot.",
+    State.FAULTED: "Latched error: the robot was told to stop, and the report says why.",
 }
 
 CAUSE: dict[Event, str] = {
@@ -179,8 +179,8 @@ def page() -> str:
     events = "\n".join(f"| {event.value} | {text} |" for event, text in CAUSE.items())
     return f"""# States of the control loop
 
-Written from the table in `planners/control/states.py` by `python -m wm.planners.control.states`; an event that has no
-arrow from a state is refused there.
+Written from the table in `planners/control/states.py` by `python -m wm.planners.control.states`. An event that has no
+arrow from a state is refused there, or changes nothing. Only a reset leads out of stopped and faulted.
 
 ```mermaid
 {mermaid()}

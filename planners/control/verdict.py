@@ -30,7 +30,8 @@ class ShieldLimits:
         velocity_error: The same of the velocity [length unit per second].
         disturbance: Bound on the distance of the true path from the kinematics', from the moment an action is sent
             until the robot has come to rest after it [length unit]. At rest nothing moves the robot.
-        velocity_disturbance: The same of the velocity [length unit per second].
+        velocity_disturbance: The same of the velocity [length unit per second]. Limits on acceleration and jerk bound
+            what the control applies, also in answer to a push, but not the push itself.
     """
 
     latency: float = 0.0

@@ -10,7 +10,8 @@ from wm.planners.guardrails.motion import MotionGuardrail
 class AccelerationLimit(MotionGuardrail):
     """``margin = max_acceleration - |v_k - v_{k-1}| / dt >= 0`` at every simulation step k, the first one included.
 
-    See `MotionGuardrail` for why this difference is the exact acceleration of the PD control.
+    See `MotionGuardrail` for why this difference is the exact acceleration of the PD control. That one is bounded; what
+    a push adds is not.
 
     Args:
         max_acceleration: Largest acceleration [length unit of the path per s^2, e.g. px/s^2], >= 0.

@@ -18,7 +18,7 @@ class JerkLimit(MotionGuardrail):
     """``margin = max_jerk - |v_k - 2 v_{k-1} + v_{k-2}| / dt^2 >= 0`` at every simulation step k.
 
     A target that jumps by d between two control steps changes the acceleration by kp d within one dt: the jerk there is
-    of the order of kp d / dt (push-T: 1e4 px/s^3 for each px).
+    of the order of kp d / dt (push-T: 1e4 px/s^3 for each px). The control's jerk is bounded; what a push adds is not.
 
     The first simulation step of a plan needs the acceleration before it, which no state x, y, vx, vy holds. It is
     checked where the last target is known (`following`), and otherwise it is not: then the jump from what was executed

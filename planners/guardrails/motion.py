@@ -23,7 +23,9 @@ class MotionGuardrail(Guardrail):
     The derivative is the n-th backward difference of the exact path's velocity at the simulation step dt, over dt^n.
     For n = 1 that is no approximation: semi-implicit Euler moves the velocity by ``(kp (target - x) - kv v) dt``, so
     the difference is the very acceleration that the PD control applied; and it holds for executed motion too, whose
-    targets need not be known. Every simulation step is checked, across control steps and latent steps alike, and so is
+    targets need not be known. It is the control's acceleration that is bounded, what the motors do: where something
+    else pushes the robot as well, the push's own acceleration does not count, and of executed motion it has to be taken
+    off. Every simulation step is checked, across control steps and latent steps alike, and so is
     the step from the start state into the plan: a trajectory does not carry its start, but the kinematics' first step
     can be undone, which gives the velocity before it.
 
@@ -54,7 +56,8 @@ class MotionGuardrail(Guardrail):
         """Margin at every simulation step of a planned or executed motion, M = T - order.
 
         Args:
-            velocity: [length unit per second] at consecutive simulation steps, T > order.
+            velocity: [length unit per second] at consecutive simulation steps, T > order, less what was not the
+                control's doing.
         """
         derivative = torch.diff(velocity, n=self.order, dim=-2) / self.kinematics.dt**self.order
         return self.limit - norm(derivative[..., 0], derivative[..., 1])

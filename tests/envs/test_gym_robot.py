@@ -253,6 +253,26 @@ def test_an_environment_that_fails_is_reported_by_every_later_call(free_running:
     robot.disconnect()
 
 
+def test_free_running_a_reading_is_of_the_last_control_step_and_the_same_until_the_next() -> None:
+    clock = Clock()
+    robot = stepped(free_running=True, clock=clock, impairments=Impairments(proprio_noise=1.0))
+    robot.connect()
+    try:
+        clock.now = 100.0 + 0.5 / RATE
+        first = robot.get_observation()
+        assert first.stamp == 100.0
+        clock.now = 100.0 + 0.9 / RATE
+        again = robot.get_observation()
+        assert (again.sequence, again.stamp) == (first.sequence, first.stamp)
+        np.testing.assert_array_equal(again.proprio, first.proprio)
+        clock.now = 100.0 + 1.2 / RATE
+        assert eventually(lambda: robot.get_observation().sequence > first.sequence)
+        tick, clock.now = clock.now, clock.now + 0.5 / RATE
+        assert robot.get_observation().stamp == tick and robot.get_observation().sequence == first.sequence + 1
+    finally:
+        robot.disconnect()
+
+
 def test_an_action_that_is_on_its_way_does_not_hold_up_disconnecting() -> None:
     robot = stepped(free_running=True)
     robot.connect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,8 @@ from tests.planners.control.fakes import (
     KINEMATICS,
     LEAD,
     PERIOD,
+    STOP,
+    FakeClock,
     MovingRobot,
     Rig,
     moving,
@@ -142,6 +145,68 @@ def test_plan_of_before_a_hold_is_not_executed_after_it() -> None:
     assert [step for step in moving(r.log.steps) if step.step > 5][0].plan_step == 7
 
 
+class FreeRunningRobot(MovingRobot):
+    """That ticks on its own, ``phase`` seconds after the loop, whose readings come up to 4 ms late.
+
+    Between two ticks its readings are the same, with the tick's number and stamp or, ``renumbered``, with new ones.
+    """
+
+    phase, renumbered = 0.0, False
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self.held, self.ticks, self.rng = STOP, 0, np.random.default_rng(0)
+        self.began: float | None = None
+
+    def tick(self) -> None:
+        if self.began is None:
+            self.began = self.clock() + self.phase
+        while self.began + self.ticks * PERIOD <= self.clock():
+            super().send_action(self.held)
+            self.ticks += 1
+
+    def get_observation(self) -> RobotObservation:
+        self.clock.sleep(0.004 * self.rng.random())
+        self.tick()
+        seen = super().get_observation()
+        if self.renumbered or self.began is None or self.ticks == 0:
+            return seen
+        return replace(seen, stamp=self.began + (self.ticks - 1) * PERIOD, sequence=1000 + self.ticks)
+
+    def send_action(self, action: np.ndarray) -> np.ndarray:
+        self.tick()
+        self.held = action.copy()
+        return action.copy()
+
+    def stop(self) -> None:
+        self.tick()
+        self.held = STOP
+        super().stop()
+
+
+@pytest.mark.parametrize("phase", [0.004, 0.005, 0.006])
+@pytest.mark.parametrize("renumbered", [False, True])
+def test_robot_whose_ticks_fall_into_the_jitter_of_its_readings_is_not_held(
+    renumbered: bool, phase: float, rng: np.random.Generator
+) -> None:
+    r = certified_rig(0, ShieldLimits(latency=2 * PERIOD))
+    r.settings = replace(r.settings, reading_age_s=PERIOD)
+    r.robot = robot = FreeRunningRobot(r.clock)
+    robot.phase, robot.renumbered = phase, renumbered
+    way = rng.uniform(-0.3, 0.3, 2)
+    r.planner.answer = lambda request: replace(
+        r.planner.plan(request),
+        actions=np.concatenate([request.committed, np.tile(way, (20 - len(request.committed), 1))]),
+    )
+    r.build()
+    report = r.armed().run(10)
+    seen = [step.observation for step in r.log.steps if step.observation is not None]
+    again = sum(np.array_equal(a.proprio, b.proprio) and a.proprio[2:].any() for a, b in itertools.pairwise(seen))
+    assert again >= 10, "the tick misses the jitter"
+    assert (report.holds, report.contradictions, report.uncertified) == (0, 0, 0)
+    assert report.state is State.IDLE and smallest_true_margin(r) >= 0.0
+
+
 KEEP_OUT = KeepOutDiscs([[400.0, 256.0]], [40.0], 15.0)
 
 
@@ -152,6 +217,7 @@ def certified_rig(late: int = 0, limits: ShieldLimits | None = None) -> Rig:
     r.robot.late = late
     rules = [WorkspaceBox((0.0, 0.0), (512.0, 512.0), 15.0), KEEP_OUT]
     limits = limits or ShieldLimits(latency=late * PERIOD)
+    r.settings = replace(r.settings, reading_age_s=max(0.0, limits.latency - late * PERIOD))  # the rest is the action's
     r.shield = Shield(KINEMATICS, ACTION, rules, limits)  # type: ignore[assignment]
     r.planner.action = np.array([1.0, 0.0])
     r.build()
@@ -163,7 +229,7 @@ def smallest_true_margin(r: Rig) -> float:
     return float(np.linalg.norm(np.array(r.robot.path) - KEEP_OUT.centers[0].numpy(), axis=1).min()) - 55.0
 
 
-@pytest.mark.parametrize(("late", "stated"), [(0, 0), (0, 1), (1, 1), (0, 2), (2, 2)])
+@pytest.mark.parametrize(("late", "stated"), [(0, 0), (0, 1), (1, 1), (0, 2), (1, 2), (2, 2)])
 @pytest.mark.parametrize("what", ["place", "place and velocity"])
 def test_position_sensor_that_sticks_while_the_camera_is_alive_drives_the_robot_into_nothing(
     what: str, late: int, stated: int
@@ -206,7 +272,7 @@ def test_reading_outside_of_the_stated_bounds_stops_and_holds_until_readings_are
     assert report.first_uncertified == f"{CONTRADICTED} by {first.outside:.1f} in control step 11"
 
 
-@pytest.mark.parametrize(("late", "stated"), [(0, 0), (0, 1), (1, 1), (2, 2)])
+@pytest.mark.parametrize(("late", "stated"), [(0, 0), (0, 1), (1, 1), (1, 2), (2, 2)])
 def test_position_sensor_that_sticks_drives_the_robot_no_farther_than_the_stated_errors_hide(
     late: int, stated: int
 ) -> None:
@@ -226,7 +292,9 @@ def test_position_sensor_that_sticks_drives_the_robot_no_farther_than_the_stated
 
 @pytest.mark.parametrize("late", [0, 1, 2])
 @pytest.mark.parametrize("error", [0.0, 2.0])
-def test_readings_within_the_stated_bounds_never_hold(late: int, error: float, rng: np.random.Generator) -> None:
+def test_readings_on_time_and_within_the_stated_errors_never_hold(
+    late: int, error: float, rng: np.random.Generator
+) -> None:
     limits = ShieldLimits(late * PERIOD, position_error=error, velocity_error=10 * error)
     r = certified_rig(late, limits)
     r.planner.answer = lambda request: replace(

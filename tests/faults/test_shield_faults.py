@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wm.experiments.studies import shield_fuzz
 from wm.experiments.studies.point_robot import (
+    KICK_TRAVEL,
     PUSH_SPEED,
     PUSHER,
     PUSHER_ACTION,
@@ -17,7 +23,7 @@ from wm.experiments.studies.point_robot import (
     PointRobot,
     Troubles,
 )
-from wm.experiments.studies.shield_fuzz import Tally, executed_margins, play, random_adversary, random_scene, run
+from wm.experiments.studies.shield_fuzz import Scene, Tally, executed_margins, play, random_adversary, random_scene, run
 from wm.planners.control.shield import Certified, Shield, ShieldLimits
 from wm.planners.guardrails import (
     AccelerationLimit,
@@ -202,7 +208,9 @@ def pushed(excess: float, seed: int) -> tuple[np.ndarray, list[Certified]]:
     limits = ShieldLimits(disturbance=push, velocity_disturbance=push * PUSH_SPEED)
     rng = np.random.default_rng(seed)
     asked = [np.array([1.0, 0.0]) + 0.3 * rng.normal(size=2) for _ in range(25)]
-    return drive([BOX, DISC], Troubles(limits, excess=excess), (120.0, 256.0), asked, seed)
+    # What a kick beyond the bound moves may be within it again when it is seen.
+    troubles = Troubles(limits, excess=excess, pushes=("shove",) if excess > 1 else ("shove", "kick"))
+    return drive([BOX, DISC], troubles, (120.0, 256.0), asked, seed)
 
 
 @FEW
@@ -210,6 +218,38 @@ def pushed(excess: float, seed: int) -> tuple[np.ndarray, list[Certified]]:
 def test_disturbances_at_their_bound_break_nothing(seed: int) -> None:
     states, answers = pushed(1.0, seed)
     assert_safe([BOX, DISC], states, answers)
+
+
+def test_a_push_leads_no_farther_than_the_stated_bounds() -> None:
+    """Whenever it comes, what a shove and a kick bring about later is within the other's bound."""
+    kicks = Troubles(ShieldLimits(disturbance=KICK_TRAVEL, velocity_disturbance=1.0), pushes=("kick",))
+    shoves = Troubles(ShieldLimits(disturbance=1.0, velocity_disturbance=PUSH_SPEED), pushes=("shove",))
+    for troubles in (kicks, shoves):
+        bounds = troubles.limits
+        for seed in range(30):
+            robot = PointRobot(np.zeros(2), CENTRE, troubles, np.random.default_rng(seed))
+            action = np.full(2, 1e-9)  # as good as none, but pushes spare a robot at rest
+            states = np.concatenate([robot.step(action if step == 0 else np.zeros(2)) for step in range(5)])
+            assert np.linalg.norm(states[:, :2], axis=1).max() <= bounds.disturbance + 1e-6
+            assert np.linalg.norm(states[:, 2:4], axis=1).max() <= bounds.velocity_disturbance + 1e-6
+
+
+@pytest.mark.parametrize("latency", [0, 1])
+@pytest.mark.parametrize(
+    "rule", [AccelerationLimit(3500, PUSHER), JerkLimit(6e5, PUSHER)], ids=["acceleration", "jerk"]
+)
+def test_control_keeps_limits_of_its_acceleration_and_jerk_whatever_pushes(rule: Guardrail, latency: int) -> None:
+    """At full speed to and fro, kicks and shoves at their bounds; the push's own acceleration does not count."""
+    kick, fastest = 40.0, 0.0
+    limits = ShieldLimits(latency / 10, disturbance=KICK_TRAVEL * kick, velocity_disturbance=kick)
+    asked = [towards(step // 3 * 2.4) for step in range(40)]
+    for seed in range(8):
+        troubles = Troubles(limits, late=None, pushes=("kick",) if seed % 2 else ("shove", "kick"))
+        states, answers = drive([rule], troubles, (256.0, 200.0), asked, seed)
+        assert_safe([rule], states, answers)
+        fastest = max(fastest, float(np.linalg.norm(states[:, 2:4], axis=1).max()))
+        assert not np.allclose(states[:, 2:4], states[:, 4:])  # it was kicked
+    assert fastest > 60  # it is not that the robot stands
 
 
 @FEW
@@ -313,3 +353,26 @@ def test_the_fuzz_finds_breaches_when_nothing_is_checked(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Shield, "certify", unchecked)
     assert run(600, 0)["executed_breaches"] != 0  # type: ignore[comparison-overlap]
+
+
+@pytest.mark.parametrize("wrong", [{}, {"kind": "uncertified_stop"}, {"outside": 0.1}], ids=lambda w: "".join(w))
+def test_the_fuzz_fails_on_whatever_the_stated_bounds_exclude(
+    wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    honest = Shield.certify
+
+    def certify(self: Shield, proprio: np.ndarray, asked: np.ndarray, held: object = ()) -> Certified:
+        answer = honest(self, proprio, asked)
+        return dataclasses.replace(answer, **wrong) if asked.any() else answer
+
+    monkeypatch.setattr(Shield, "certify", certify)
+    with pytest.raises(typer.Exit) as ended:
+        shield_fuzz.main(steps=40, seed=0, out=tmp_path / "fuzz.json")
+    assert ended.value.exit_code == bool(wrong)
+
+
+def test_the_fuzz_counts_scenes_whose_start_cannot_be_certified() -> None:
+    rng, tally = np.random.default_rng(0), Tally()
+    scene = Scene([DISC], CENTRE, Troubles(ShieldLimits()), None, CENTRE[0])
+    assert not play(scene, lambda step, state: np.zeros(2), 10, tally, rng)
+    assert (tally.rejected, tally.steps) == (1, 0)

@@ -20,7 +20,7 @@ def observation(sequence: int, *, place: float = 0.0, shade: int | None = None) 
 
 
 def gate(spec: ObservationSpec = OBSERVATION, picture_travel: float | None = None) -> ObservationGate:
-    return ObservationGate(spec, 0.25, 0.005, picture_travel, Reckoning(KINEMATICS, ShieldLimits(), RATE))
+    return ObservationGate(spec, 0.25, 0.005, picture_travel, Reckoning(KINEMATICS, ShieldLimits(), RATE, 0.0))
 
 
 @pytest.mark.parametrize(

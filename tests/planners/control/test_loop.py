@@ -239,8 +239,64 @@ def test_robot_whose_stop_latches_is_released_by_arming_only() -> None:
     r.robot.stop()  # somebody else's stop
     assert loop.run(1).state is State.FAULTED and "stopped; reset it first" in loop.why
     assert "reset force=False" in r.robot.events and "reset force=True" not in r.robot.events
-    loop.reset()  # an operator's, explicitly
-    assert "reset force=True" in r.robot.events and loop.state is State.IDLE
+    loop.reset()
+    assert "reset force=True" not in r.robot.events and loop.state is State.IDLE
+
+
+class SharedRobot(LatchRobot):
+    """Whose latch, where anyone else stopped it, only a forced reset releases; its connection may break."""
+
+    stopped_by: str | None = None
+    broken = reachable = None
+
+    def connect(self) -> None:
+        super().connect()
+        if self.reachable is False:
+            raise RobotError("cannot be reached")
+        self.broken = False
+
+    def reset(self, force: bool = False) -> None:
+        if self.broken:
+            raise RobotError("the connection broke")
+        if self.stopped_by is not None and not force:
+            raise RobotError(f"not reset without force: {self.stopped_by}")
+        super().reset(force)
+        self.stopped_by = None
+
+
+@pytest.mark.parametrize("latched", [State.STOPPED, State.FAULTED])
+def test_reset_of_the_loop_releases_a_stop_by_others_only_with_force(latched: State) -> None:
+    r = Rig(robot_class=SharedRobot)
+    loop, robot = r.armed(), r.robot
+    assert isinstance(robot, SharedRobot)
+    if latched is State.FAULTED:
+        r.clock.after(0.5, robot.stop)
+    else:
+        r.clock.after(0.5, lambda: loop.estop("operator"))
+    assert loop.run(1).state is latched
+    robot.stopped_by = "a hand on the button"  # after the operator decided
+    with pytest.raises(RobotError, match="not reset without force: a hand on the button"):
+        loop.reset()
+    assert loop.state is latched and robot.latched and robot.stopped_by is not None
+    loop.reset(force=True)
+    assert loop.state is State.IDLE and not robot.latched
+    loop.arm()
+    assert loop.run(1).state is State.IDLE
+
+
+def test_reset_connects_to_a_robot_anew_whose_connection_broke_and_says_where_it_cannot() -> None:
+    r = Rig(robot_class=SharedRobot)
+    loop, robot = r.armed(), r.robot
+    assert isinstance(robot, SharedRobot)
+    r.clock.after(0.5, robot.stop)
+    assert loop.run(1).state is State.FAULTED
+    robot.broken, robot.reachable, robot.stopped_by = True, False, "the deadman"
+    with pytest.raises(RobotError, match="cannot be reached"):
+        loop.reset(force=True)
+    assert loop.state is State.FAULTED
+    robot.reachable = True
+    loop.reset(force=True)
+    assert loop.state is State.IDLE and robot.stopped_by is None
 
 
 def test_operator_holds_and_resumes_with_a_new_plan() -> None:

@@ -14,6 +14,7 @@ from wm.planners.control.response import MAX_DELAY, Response
 
 PUSHER = PointKinematics(100.0, 20.0, 0.01, 10, 100.0, True)
 SLOW = PointKinematics(30.0, 6.0, 0.02, 5, 50.0, True)
+STIFF = PointKinematics(900.0, 80.0, 0.01, 10, 100.0, True)
 
 
 def futures_of(delay: int, brake_steps: int) -> set[tuple[int, ...]]:
@@ -75,6 +76,58 @@ def test_acceleration_and_jerk_are_differences_of_the_velocity(rng: np.random.Ge
     expected = np.diff(faster, axis=0)[8:] / PUSHER.dt
     order = np.argsort(response.signals["jerk"].row)
     assert np.allclose(jerk[order], expected, rtol=1e-8, atol=1e-3)
+
+
+@pytest.mark.parametrize("robot", [PUSHER, SLOW, STIFF])
+@pytest.mark.parametrize("bounds", [(1.0, 0.0), (0.0, 1.0), (2.0, 30.0)])
+def test_control_of_a_disturbed_robot_deviates_by_what_is_charged_at_most(
+    robot: PointKinematics, bounds: tuple[float, float], rng: np.random.Generator
+) -> None:
+    """Wherever within the disturbance the robot is pushed, the acceleration that its control applies and its change."""
+    response = Response(robot, 0)
+    start, action = rng.normal(size=2), rng.normal(size=2)
+    inputs = response.inputs(*(start[:, None] * [1, 0]), start[:1] * [1, 0], np.zeros((1, 2)))
+    inputs[-1, 0] = action[0]
+    place, velocity, faster, jerk = (
+        (response.signals[kind].coefficients @ inputs)[:, 0] for kind in ("place", "velocity", "acceleration", "jerk")
+    )
+    rows = walked(response, response.ends[-1][0])
+    allowed = [response.signals[kind].gain[:, 2:4] @ bounds for kind in ("acceleration", "jerk")]
+    at = response.signals["jerk"].row
+    for _ in range(100):
+        off, pushed = rng.choice([-1, 0, 1], (2, len(rows))) * np.array(bounds)[:, None]
+        applied = np.zeros(len(place))
+        for step, row in enumerate(rows[:-1]):
+            first = step - step % robot.substeps  # of the control step, whose target goes with the place there
+            target = place[rows[first]] + off[first] + robot.scale * (action[0] if first == 0 else 0.0)
+            here, speed = place[row] + off[step], velocity[row] + pushed[step]
+            applied[rows[step + 1]] = robot.kp * (target - here) - robot.kv * speed
+        assert (np.abs(applied[1:] - faster) <= allowed[0] + 1e-9).all()
+        change = (applied[at] - applied[response.before[at]]) / robot.dt
+        assert (np.abs(change - jerk) <= allowed[1] + 1e-6)[at > 1].all()
+
+
+@pytest.mark.parametrize("robot", [PUSHER, SLOW, STIFF])
+@pytest.mark.parametrize("bounds", [(1.0, 0.0), (0.0, 1.0)])
+def test_jerk_at_a_reading_counts_a_push_just_before_it(robot: PointKinematics, bounds: tuple[float, float]) -> None:
+    """What accelerated the robot until then is inferred from the reading, which the push has moved."""
+    response, dt = Response(robot, 0), robot.dt
+    (charged,) = response.signals["jerk"].gain[response.signals["jerk"].row == 1, 2:4] @ bounds
+    coefficients = response.signals["jerk"].coefficients[response.signals["jerk"].row == 1][0]
+    worst = 0.0
+    for sign in itertools.product([-1, 0, 1], repeat=3):
+        if abs(sign[1] + sign[2]) > 1:  # it is the sum that is bounded
+            continue
+        (early, off, later), (slow, pushed, faster) = np.outer(bounds, sign)
+        place, velocity = 0.3 + early, -0.7 + slow  # where the control acts for the last time before the reading
+        applied = robot.kp * (1.0 - place) - robot.kv * velocity
+        velocity += applied * dt
+        place += velocity * dt + off - early
+        velocity += pushed - slow
+        jerk = (-robot.kp * later - robot.kv * (velocity + faster) - applied) / dt  # towards the place of the reading
+        predicted = coefficients @ [place, velocity, 1.0, 0.0, 0.0]
+        worst = max(worst, abs(jerk - predicted))
+    assert worst == pytest.approx(charged, rel=1e-9)
 
 
 @given(st.integers(0, 2), st.floats(-400, 400), st.floats(-1, 1))

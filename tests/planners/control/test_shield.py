@@ -268,7 +268,7 @@ def test_after_a_skipped_control_period_no_certificate_covers_the_stop() -> None
     shield.skipped(1)
     answer = shield.certify(np.full(4, np.nan), asked, held=[asked, asked])
     assert (answer.kind, answer.margin) == ("uncertified_stop", -np.inf) and np.array_equal(answer.action, STOP)
-    assert float(DISC.margin_of(torch.from_numpy(robot.step(STOP))).min()) < 0
+    assert float(DISC.margin_of(torch.from_numpy(robot.step(STOP)[:, :4])).min()) < 0
     assert shield.certify(at_rest(136, 256), asked).kind == "passed"  # a good reading is enough
 
 
@@ -362,7 +362,7 @@ def test_an_acceleration_limit_bounds_braking_too() -> None:
     for step in range(30):
         answer = shield.certify(robot.reading(), np.array([1.0 if step < 15 else -1.0, 0.0]))
         assert answer.kind != "uncertified_stop"
-        velocity.append(robot.step(answer.action)[1:, 2:])
+        velocity.append(robot.step(answer.action)[1:, 2:4])
     speed = np.concatenate(velocity)
     assert float(limit.margin_along(torch.from_numpy(speed)).min()) >= 0
     assert 80 < np.abs(speed).max() < 240  # without the limit 427
@@ -399,7 +399,7 @@ def test_boxes_are_gone_around_and_not_through() -> None:
     robot = PointRobot(np.array([190.0, 250.0]), np.zeros((1, 2)), Troubles(shield.limits), np.random.default_rng(0))
     for _ in range(20):
         states = robot.step(shield.certify(robot.reading(), np.array([1.0, 0.0])).action)
-        assert float(box.margin_of(torch.from_numpy(states)).min()) >= 0
+        assert float(box.margin_of(torch.from_numpy(states[:, :4])).min()) >= 0
     assert robot.place[0] < 200
 
 

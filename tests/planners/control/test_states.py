@@ -122,5 +122,29 @@ def test_diagram_has_every_transition_that_changes_the_state() -> None:
     assert arrows == {(a.value, b.value, e.value) for a, e, b in transitions() if a is not b}
 
 
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("event", Event)
+def test_event_without_an_arrow_is_refused_or_changes_nothing_as_the_page_says(state: State, event: Event) -> None:
+    if f"    {state.value} --> {TRANSITIONS.get((state, event), state).value}: {event.value}\n" in page():
+        return
+    machine = machine_in(state)
+    before = machine.why
+    if event is Event.ESTOP:
+        machine.latch("pressed")
+    elif (state, event) in TRANSITIONS:
+        machine.fire(event, "again")
+    else:
+        with pytest.raises(BadInputError, match="cannot"):
+            machine.require(event)
+    assert (machine.state, machine.why) == (state, before)
+    assert "refused there, or changes nothing" in " ".join(page().split())
+
+
+def test_page_says_what_leads_out_of_the_latched_states() -> None:
+    assert "Only a reset leads out of stopped and faulted" in " ".join(page().split())
+    out = {event for a, event, b in transitions() if a in LATCHED and b not in LATCHED}
+    assert out == {Event.RESET} and "leaves it" not in page()  # a fault leads from stopped to faulted
+
+
 def test_page_in_docs_is_up_to_date() -> None:
     assert DOCS.read_text(encoding="utf-8") == page()
