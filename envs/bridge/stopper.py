@@ -1,4 +1,4 @@
-"""Stop a robot behind a bridge from anywhere: its own warm connection, and a datagram when that fails."""
+"""Stop a robot behind a bridge from anywhere: its own warm connection, and a datagram when that fails or takes long."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import time
 from wm.envs.bridge.link import Link
 from wm.envs.bridge.messages import Done, Standby, Stop, pack, unpack
 from wm.errors import BadInputError, RobotError
+
+FIRST_S = 0.02
+"""Time in which the connection has to confirm a stop before the datagram is sent beside it."""
 
 
 class BridgeStopper:
@@ -21,7 +24,8 @@ class BridgeStopper:
     Args:
         host: Server's address.
         port: Server's port, TCP and UDP.
-        timeout_s: Longest time for each of the two ways. [s]
+        timeout_s: Longest time for each of the two ways; the second begins `FIRST_S` after the first, or when that has
+            failed. [s]
         owner: The commander's own number: its stops are ordinary ones. None: somebody else's, as a supervisor's, which
             only a forced reset releases.
 
@@ -40,18 +44,30 @@ class BridgeStopper:
             raise
 
     def __call__(self) -> None:
-        """Stop, and wait for the confirmation.
+        """Stop, and wait for the confirmation; of both ways where both were gone, so that no stop comes in later.
 
         Raises:
             RobotError: neither way was confirmed; the server's deadman is what remains.
         """
         with self._lock:
+            ended, confirmed = threading.Event(), list[bool]()
+
+            def second() -> None:
+                ended.wait(FIRST_S)
+                if not confirmed and self._by_datagram():
+                    confirmed.append(True)
+
+            beside, failed = threading.Thread(target=second, name="bridge-stop", daemon=True), ""
+            beside.start()
             try:
                 self._link.ask(Stop, Done, self._timeout_s, owner=self._owner)
-                return
+                confirmed.append(True)
             except RobotError as error:
-                failed = error
-            if not self._by_datagram():
+                failed = str(error)
+            finally:
+                ended.set()
+                beside.join()
+            if not confirmed:
                 raise RobotError(f"stop was not confirmed: {failed}")
 
     def close(self) -> None:

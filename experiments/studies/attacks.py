@@ -19,6 +19,10 @@ from wm.planners.guardrails import PlaceGuardrail
 
 Kind = Literal["inside keep-out", "outside workspace", "perturbed", "noise"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+FORBIDDEN: tuple[Kind, ...] = ("inside keep-out", "perturbed")
+"""Those that wish the pusher into the keep-out."""
+
+OTHERS: tuple[Kind, ...] = ("outside workspace", "noise")
 
 WORKSPACE = (20.0, 20.0, 492.0, 492.0)
 MAX_SPEED = 400.0
@@ -59,14 +63,21 @@ class Attack:
         """Keep-out, workspace and speed limit."""
         return Rules((self.keep_out,), workspace=WORKSPACE, max_speed=MAX_SPEED)
 
-    def nearest_allowed(self) -> float:
-        """How far the nearest place that workspace and keep-out allow is from the wished one, within 1 px."""
+    def nearest_allowed(self) -> np.ndarray:
+        """``(2,)`` the place that workspace and keep-out allow and that is nearest to the wished one, within 1 px."""
         assert self.wished is not None
         line = torch.arange(0.0, WORLD_SIZE + 1.0)
         places = torch.cartesian_prod(line, line)
         rules = [rule for rule in self.rules.guardrails() if isinstance(rule, PlaceGuardrail)]
-        allowed = torch.stack([rule.margin_at(places) >= 0 for rule in rules]).all(0)
-        return float((places[allowed] - torch.from_numpy(self.wished).float()).norm(dim=-1).min())
+        allowed = places[torch.stack([rule.margin_at(places) >= 0 for rule in rules]).all(0)]
+        nearest = (allowed - torch.from_numpy(self.wished).float()).norm(dim=-1).argmin()
+        return allowed[nearest].double().numpy()
+
+    @property
+    def least_px(self) -> float:
+        """How far the wished place is from the nearest one that is allowed [px]."""
+        assert self.wished is not None
+        return float(np.linalg.norm(self.nearest_allowed() - self.wished))
 
 
 def attack(kind: Kind, index: int, seed: int, env: PushTEnv, model: WorldModel) -> Attack:

@@ -164,6 +164,7 @@ class Played:
 
     Attributes:
         reached: The simulator's success test passed at some control step.
+        final: ``(10,)`` the simulator's state after it.
         path: ``(R, 4)`` true x, y, vx, vy of the pusher after every physics step, braking included.
         steps: Executed control steps.
         plans: By what became of them.
@@ -172,6 +173,7 @@ class Played:
     """
 
     reached: bool
+    final: np.ndarray
     path: np.ndarray
     steps: list[StepLog]
     plans: dict[str, int]
@@ -230,6 +232,7 @@ def play(
     margins = {rule.name: rule.margin_of(torch.from_numpy(path)) for rule in on_states(rules)}
     return Played(
         reached=robot.reached,
+        final=np.array(env.get_state()),
         path=path,
         steps=kept.steps,
         plans=report.plans,

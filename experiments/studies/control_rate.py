@@ -1,9 +1,11 @@
 """Does the loop keep its rate, and does it reach its goals as `wm eval` does? Real time, planner in its own process.
 
-    python -m wm.experiments.studies.control_rate --minutes 10 --out control_rate
+    python -m wm.experiments.studies.control_rate --minutes 10 --episodes 100 --out control_rate
 
-Episodes of 50 control steps at 10 Hz, one after another; then the same goals from the same starts in plain receding
-horizon, where the simulation waits for the planner.
+First one run without a break, driven by `wm control`'s own functions with its panel and its log, towards one goal after
+the other (`wm.experiments.studies.long_run`): what is reported of rate and jitter. Then episodes of 50 control steps at
+10 Hz, and the same goals from the same starts in plain receding horizon, where the simulation waits for the planner:
+what is reported of success.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ from wm.experiments.episode import Controller, run_episode
 from wm.experiments.interval import wilson
 from wm.experiments.robots import simulated_rig
 from wm.experiments.rules import Rules
+from wm.experiments.studies.launch import launch
+from wm.experiments.studies.long_run import long_run
 from wm.experiments.studies.ordinary import Ordinary, ordinary_tasks
 from wm.experiments.studies.rows import Rows, opened, progress
 from wm.model import WorldModel
@@ -98,8 +102,13 @@ class _Late:
         self.milliseconds.append(round(1000 * step.late_s, 4))
 
 
-def run(episodes: int, seed: int, out: Path, model_name: str = "pusht", planner: str = "icem") -> dict[str, Any]:
-    """Drive, then play the same in plain receding horizon; the numbers, also in ``<out>/control_rate.json``.
+def run(
+    minutes: float | int, episodes: int, seed: int, out: Path, model_name: str = "pusht", planner: str = "icem"
+) -> dict[str, Any]:
+    """Drive for so long, drive the episodes, play the same in plain receding horizon.
+
+    Returns:
+        The numbers, also in ``<out>/control_rate.json``: of the long run ``long_run``, None without minutes.
 
     Raises:
         WmError: no such model or planner, the loop faulted, or ``out`` cannot be written or holds another study.
@@ -119,6 +128,7 @@ def run(episodes: int, seed: int, out: Path, model_name: str = "pusht", planner:
     tasks = ordinary_tasks(seed, episodes, env.image_size)
     common = PlannerSetup(model_name, planner, tasks[0].task.goal_image, env.kinematics, budget_steps=STEPS)
     setups = tuple(each.setup(common, True) for each in tasks)
+    long = long_run(minutes, seed, out, model_name, planner) if minutes > 0 else None
     if rows.missing(episodes):
         _drive(env, model, tasks, setups, settings, rows)
     with progress("wm eval's way", episodes, episodes - len(plain.missing(episodes))) as (bar, task):
@@ -126,7 +136,7 @@ def run(episodes: int, seed: int, out: Path, model_name: str = "pusht", planner:
             reached = _plainly(env, model, tasks[index], common)
             plain.append({"index": index, "reached": reached})
             bar.update(task, advance=1, note=f"{sum(r['reached'] for r in plain.first(episodes))} reached")
-    result = config | table(rows.first(episodes), plain.first(episodes))
+    result = config | {"long_run": long, "episodes": table(rows.first(episodes), plain.first(episodes))}
     write_json(out / "control_rate.json", result)
     return result
 
@@ -235,15 +245,16 @@ def table(rows: list[dict[str, Any]], plain: list[dict[str, Any]]) -> dict[str, 
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder; an interrupted study there is continued.")] = Path("control_rate"),
-    minutes: Annotated[float, typer.Option(help="Of control.", min=0.05)] = 10.0,
+    minutes: Annotated[float, typer.Option(help="Of the run without a break; 0: none.", min=0)] = 10.0,
+    episodes: Annotated[int, typer.Option(help="Goals, each driven in real time and played in steps.", min=1)] = 100,
     seed: Annotated[int, typer.Option(help="Of the goals and the search.", min=0)] = 7,
     model: Annotated[str, typer.Option(help="Model: a shipped name or a path.")] = "pusht",
     planner: Annotated[str, typer.Option(help="Planner.")] = "icem",
 ) -> None:
     """Measure rate, jitter and success of the control loop in real time."""
     torch.set_num_threads(1)
-    Console().print_json(data=run(max(1, round(minutes * 600 / STEPS)), seed, out, model, planner))
+    Console().print_json(data=run(minutes, episodes, seed, out, model, planner))
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    launch(main)

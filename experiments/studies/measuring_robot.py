@@ -1,7 +1,8 @@
 """A robot in a process of its own that writes down, on the monotonic clock, when it was moved and when it was stopped.
 
 Standard library (and `wm.watchdog`) only, so that the processes that need nothing else start in a tenth of a second. It
-speaks datagrams on the loopback interface: one byte, `MOVE` or `STOP`; a stop is confirmed.
+speaks datagrams on the loopback interface: one byte, `MOVE` or `STOP`; a stop is confirmed. The same robot behind a
+bridge is `wm.experiments.studies.moving_robots`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Slot(IntEnum):
     MOVES_AFTER_STOP = 4  # after the first stop
     HANG = 5  # 1 asks the loop to deadlock
     HUNG = 6  # when it did
+    RUNNING = 7  # loop: 1 while its last control step was one of the state running
 
 
 def serve(board: Board, ready: Connection) -> None:
@@ -38,13 +40,23 @@ def serve(board: Board, ready: Connection) -> None:
             data, sender = sock.recvfrom(16)
             now = time.monotonic_ns()
             if data == STOP:
-                board[Slot.LAST_STOP] = now
-                board[Slot.FIRST_STOP] = board[Slot.FIRST_STOP] or now
+                stopped(board, now)
                 sock.sendto(STOP, sender)
             elif data == MOVE:
-                board[Slot.MOVES] += 1
-                board[Slot.LAST_MOVE] = now
-                board[Slot.MOVES_AFTER_STOP] += board[Slot.FIRST_STOP] != 0
+                moved(board, now)
+
+
+def stopped(board: Board, now: int) -> None:
+    """Write down a stop at ``now`` [ns]."""
+    board[Slot.LAST_STOP] = now
+    board[Slot.FIRST_STOP] = board[Slot.FIRST_STOP] or now
+
+
+def moved(board: Board, now: int) -> None:
+    """Write down a control step of motion at ``now`` [ns]."""
+    board[Slot.MOVES] += 1
+    board[Slot.LAST_MOVE] = now
+    board[Slot.MOVES_AFTER_STOP] += board[Slot.FIRST_STOP] != 0
 
 
 class Line:

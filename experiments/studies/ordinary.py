@@ -1,8 +1,12 @@
-"""Ordinary push-T goals and ordinary guardrails: rules that a sensible operator would set, and goals they allow."""
+"""Push-T goals and the guardrails that an operator would set for them, all of which allow start and goal.
+
+Ordinary ones have their keep-out disc far from the task; hard ones have it in the middle of the pusher's way.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +28,13 @@ MAX_SPEED = 400.0
 """px/s; the pusher reaches 427 px/s along an axis."""
 
 KEEP_OUT_RADIUS = 30.0
-"""px, of a disc that lies as far as possible from where pusher and block start and have to go."""
+"""px, of a disc as far as possible from where pusher and block start and have to go; at most, of a hard one."""
+
+HARD_RADIUS = 10.0
+"""px, of a hard disc at least; where it would be smaller the task is left out."""
+
+CLEAR = 10.0
+"""px between the pusher at start and goal, and a hard disc."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,13 +67,30 @@ class Ordinary:
 
 def ordinary_tasks(seed: int, count: int, image_size: int) -> list[Ordinary]:
     """The first ``count`` held-out tasks of a seed (`sample_tasks`) whose start and goal the guardrails allow."""
+    return _tasks(seed, count, image_size, lambda states: (*farthest(states), KEEP_OUT_RADIUS))
+
+
+def hard_tasks(seed: int, count: int, image_size: int) -> list[Ordinary]:
+    """As `ordinary_tasks`, those where a disc fits half-way between the pusher's start and its goal (`between`).
+
+    The pusher can always get around it. Whether the block can be pushed to its goal from outside of the disc is not
+    known: what the oracle reaches under the same guardrails says how often.
+    """
+    return _tasks(seed, count, image_size, between)
+
+
+def _tasks(
+    seed: int, count: int, image_size: int, disc_of: Callable[[np.ndarray], tuple[float, float, float] | None]
+) -> list[Ordinary]:
     wanted, spec = count, push_t_spec()
     while True:
         found = []
         for task in sample_tasks("pusht", seed, wanted, OFFSET, image_size):
             assert task.goal_state is not None
-            rested = dataclasses.replace(task, start_state=at_rest(task.start_state, spec))
-            each = Ordinary(rested, (*farthest(np.stack([task.start_state, task.goal_state])), KEEP_OUT_RADIUS))
+            disc = disc_of(np.stack([task.start_state, task.goal_state]))
+            if disc is None:
+                continue
+            each = Ordinary(dataclasses.replace(task, start_state=at_rest(task.start_state, spec)), disc)
             places = torch.tensor(np.stack([task.start_state[:2], task.goal_state[:2]]))
             path = torch.cat([places, torch.zeros(2, 2)], dim=1)
             if all(bool((rule.margin_of(path) > 0).all()) for rule in on_states(each.rules.guardrails())):
@@ -71,6 +98,19 @@ def ordinary_tasks(seed: int, count: int, image_size: int) -> list[Ordinary]:
         if len(found) >= count:
             return found[:count]
         wanted += 2 * (count - len(found))
+
+
+def between(states: np.ndarray) -> tuple[float, float, float] | None:
+    """The disc half-way between the pusher's first and last place in ``(2, >= 2)``: x, y, radius [px].
+
+    As large as `KEEP_OUT_RADIUS` and the distance allow; None where it would be smaller than `HARD_RADIUS`, or leave
+    the pusher no way around it inside the workspace.
+    """
+    (x, y), half = states[:, :2].mean(axis=0), float(np.linalg.norm(states[1, :2] - states[0, :2])) / 2
+    radius = min(KEEP_OUT_RADIUS, half - AGENT_RADIUS - CLEAR)
+    around = radius + 2 * AGENT_RADIUS + CLEAR
+    inside = min(x, y, WORLD_SIZE - x, WORLD_SIZE - y) >= around
+    return (float(x), float(y), radius) if radius >= HARD_RADIUS and inside else None
 
 
 def farthest(states: np.ndarray) -> tuple[float, float]:

@@ -323,6 +323,28 @@ def test_closing_the_server_stops_the_robot_before_it_lets_go() -> None:
     robot.disconnect()
 
 
+def test_a_stop_does_not_wait_for_a_connection_that_is_silent(patient: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = BridgeStopper(*patient.server.address, timeout_s=3.0)
+    never = threading.Event()
+    monkeypatch.setattr(patient.server, "_reply", lambda *_: never.wait(5.0) and b"")
+    began = time.monotonic()
+    calling = threading.Thread(target=stop)
+    calling.start()
+    assert eventually(lambda: bool(patient.robot.stops()))
+    assert patient.robot.stops()[0] - began < 1.5 and "datagram" in str(patient.guard.latched)
+    calling.join()  # confirmed, so it raises nothing
+    never.set()
+
+
+def test_a_stop_that_takes_long_returns_when_no_other_can_come_in_later(patient: Scene) -> None:
+    robot, takes_s = patient.ours(timeout_s=5.0), [0.2, 1.0]  # by the connection, and by the datagram beside it
+    patient.robot.before_stop = lambda: time.sleep(takes_s.pop(0) if takes_s else 0.0)
+    robot.stop()
+    robot.reset()  # refused while a stop is under way
+    robot.send_action(np.zeros(2))
+    robot.disconnect()
+
+
 def test_a_stop_falls_back_to_the_datagram_when_its_connection_is_dead(patient: Scene) -> None:
     stop = BridgeStopper(*patient.server.address, timeout_s=2.0)
     for connection in list(patient.server._roster._connections.values()):
