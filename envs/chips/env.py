@@ -223,9 +223,9 @@ def chips_spec(chips: int = 50, action_mode: ActionMode = "stroke") -> EnvSpec:
     bodies = ("blade", *(f"chip{index}" for index in range(chips)))
     names = tuple(f"{body}_{what}" for body in bodies for what in ("x", "y", "angle"))
     if action_mode == "stroke":
-        low, high = (-1.0,) * 4, (1.0,) * 4
-        return EnvSpec("chips", ActionSpec(("x0", "y0", "x1", "y1"), "0.25 m", low, high, _STROKE_HZ), None, names)
-    low, high = (-1.0,) * 3, (1.0,) * 3
-    action = ActionSpec(("vx", "vy", "turn"), "0.25 m/s, pi rad/s", low, high, _VELOCITY_HZ)
+        ends = ("x0", "y0", "x1", "y1")
+        return EnvSpec("chips", ActionSpec(ends, "0.25 m", (-1.0,) * 4, (1.0,) * 4, _STROKE_HZ), None, names)
+    speeds = ("vx", "vy", "turn")
+    action = ActionSpec(speeds, "0.25 m/s, pi rad/s", (-1.0,) * 3, (1.0,) * 3, _VELOCITY_HZ)
     units = ("m", "m", "rad", "m/s", "m/s", "rad/s")
     return EnvSpec("chips", action, ProprioSpec(("x", "y", "angle", "vx", "vy", "turn"), units), names)
