@@ -185,11 +185,11 @@ def test_every_other_part_that_raises_stops_the_robot_and_is_named() -> None:
         ("shield", "certify"),
         ("supervisor", "beat"),
         ("log", "record"),
-        ("loop", "_surprise"),
+        ("senses", "_surprise"),
     ]:
         r = rig()
         loop = r.armed()
-        part = getattr(r, owner)
+        part = loop._senses if owner == "senses" else getattr(r, owner)
         r.clock.after(0.85, lambda part=part, name=name: setattr(part, name, broken))
         report = loop.run(2)
         assert (report.state, report.why) == (State.FAULTED, "ValueError: broken part"), (owner, name)
