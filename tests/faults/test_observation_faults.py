@@ -145,6 +145,18 @@ def test_plan_of_before_a_hold_is_not_executed_after_it() -> None:
     assert [step for step in moving(r.log.steps) if step.step > 5][0].plan_step == 7
 
 
+def test_pictures_of_a_hold_are_not_planned_with() -> None:
+    r = rig(plan_timeout_s=100, resume_after_steps=1)
+    loop = r.armed()
+    r.clock.after(0.52, lambda: loop.hold())
+    r.clock.after(1.22, lambda: loop.resume())
+    loop.run(3)
+    first = next(request for request in r.planner.requests if request.step > 8)
+    before = next(request for request in r.planner.requests if request.step == 5)
+    assert len(np.unique(before.images)) == 2  # each picture here is of one level, its number
+    assert len(np.unique(first.images)) == 1  # the first one since
+
+
 class FreeRunningRobot(MovingRobot):
     """That ticks on its own, ``phase`` seconds after the loop, whose readings come up to 4 ms late.
 
