@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -131,6 +132,7 @@ def test_encode_keeps_tokens_that_train_takes_up(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_checkpoint(tmp_path / "tiny", "dinov3_vit")
+    data = Path(shutil.copytree(data, tmp_path / "data"))  # beside which nothing is cached yet
     code, out, err = run(monkeypatch, capsys, data, "--encoder", folder, "--batch", 7)
     assert code == 0, err
     assert "1,020 frames, 4x4 tokens of 16 numbers; 1,020 frames encoded, " in out and "frames/s" in out
