@@ -29,7 +29,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--image-size", type=int, default=96, help="side of the picture, pixels")
     parser.add_argument("--noise", type=float, default=0.0, help="bound of the error of proprioception, raw units")
     parser.add_argument("--drop-rate", type=float, default=0.0, help="probability that a reading is lost")
-    parser.add_argument("--delay", type=float, default=0.0, help="age of the world that a reading shows, s")
+    parser.add_argument(
+        "--delay", type=float, default=0.0, help="age of the world that a reading shows, s, beside up to a control step"
+    )
     return parser.parse_args(argv)
 
 

@@ -44,7 +44,9 @@ class BridgeStopper:
             raise
 
     def __call__(self) -> None:
-        """Stop, and wait for the confirmation; of both ways where both were gone, so that no stop comes in later.
+        """Stop, and wait for the confirmation, of both ways where both were gone, so that no stop comes in later.
+
+        A way that is not confirmed within its time is given up, and its stop may still come in.
 
         Raises:
             RobotError: neither way was confirmed; the server's deadman is what remains.
@@ -57,8 +59,12 @@ class BridgeStopper:
                 if not confirmed and self._by_datagram():
                     confirmed.append(True)
 
-            beside, failed = threading.Thread(target=second, name="bridge-stop", daemon=True), ""
-            beside.start()
+            beside: threading.Thread | None = threading.Thread(target=second, name="bridge-stop", daemon=True)
+            failed = ""
+            try:
+                beside.start()
+            except RuntimeError:  # no thread to be had: one way after the other
+                beside = None
             try:
                 self._link.ask(Stop, Done, self._timeout_s, owner=self._owner)
                 confirmed.append(True)
@@ -66,7 +72,7 @@ class BridgeStopper:
                 failed = str(error)
             finally:
                 ended.set()
-                beside.join()
+                second() if beside is None else beside.join()
             if not confirmed:
                 raise RobotError(f"stop was not confirmed: {failed}")
 

@@ -193,6 +193,7 @@ class ControlLoop:
             self._supervisor.reset()
         if self._connected and isinstance(self._robot, HasLatch):
             self._robot.connect()  # anew, if the connection broke
+            self._senses.gate.forget()  # then its readings may be numbered anew as well
             self._robot.reset(force)
         if self.state is State.FAULTED:
             self._drop_connection()

@@ -345,6 +345,16 @@ def test_a_stop_that_takes_long_returns_when_no_other_can_come_in_later(patient:
     robot.disconnect()
 
 
+def test_a_stop_needs_no_thread_of_its_own(patient: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    stop = BridgeStopper(*patient.server.address, timeout_s=2.0)
+    monkeypatch.setattr(threading.Thread, "start", exhausted)
+    stop()
+    assert patient.robot.stops()
+
+
 def test_a_stop_falls_back_to_the_datagram_when_its_connection_is_dead(patient: Scene) -> None:
     stop = BridgeStopper(*patient.server.address, timeout_s=2.0)
     for connection in list(patient.server._roster._connections.values()):

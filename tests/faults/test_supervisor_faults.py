@@ -178,7 +178,7 @@ def deadlock(where: str) -> float:
         thread = threading.Thread(target=loop.run, daemon=True)
         thread.start()
         until(lambda: board[Slot.MOVES] >= 2)
-        assert loop.state is not State.HOLDING
+        assert loop.state is State.RUNNING
         asked.set()
         until(lambda: board[Slot.FIRST_STOP])
         stopped, moves = board[Slot.FIRST_STOP], board[Slot.MOVES]

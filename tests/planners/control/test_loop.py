@@ -299,6 +299,17 @@ def test_reset_connects_to_a_robot_anew_whose_connection_broke_and_says_where_it
     assert loop.state is State.IDLE and robot.stopped_by is None
 
 
+def test_readings_may_be_numbered_anew_after_a_reset() -> None:
+    r = Rig(robot_class=SharedRobot)
+    loop, robot = r.armed(), r.robot
+    r.clock.after(0.5, lambda: loop.estop("operator"))
+    assert loop.run(1).state is State.STOPPED
+    robot.sequence = 0  # its server was started again
+    loop.reset(force=True)
+    loop.arm()
+    assert loop.state is State.ARMED
+
+
 def test_operator_holds_and_resumes_with_a_new_plan() -> None:
     r = rig()
     loop = r.armed()
