@@ -304,7 +304,7 @@ def test_readings_may_be_numbered_anew_after_a_reset() -> None:
     loop, robot = r.armed(), r.robot
     r.clock.after(0.5, lambda: loop.estop("operator"))
     assert loop.run(1).state is State.STOPPED
-    robot.sequence = 0  # its server was started again
+    robot.sequence = -10_000  # its server was started again, and numbers from the beginning
     loop.reset(force=True)
     loop.arm()
     assert loop.state is State.ARMED
