@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -59,12 +60,9 @@ class BridgeStopper:
                 if not confirmed and self._by_datagram():
                     confirmed.append(True)
 
-            beside: threading.Thread | None = threading.Thread(target=second, name="bridge-stop", daemon=True)
-            failed = ""
-            try:
+            beside, failed = threading.Thread(target=second, name="bridge-stop", daemon=True), ""
+            with contextlib.suppress(RuntimeError):  # no thread to be had: one way after the other
                 beside.start()
-            except RuntimeError:  # no thread to be had: one way after the other
-                beside = None
             try:
                 self._link.ask(Stop, Done, self._timeout_s, owner=self._owner)
                 confirmed.append(True)
@@ -72,7 +70,7 @@ class BridgeStopper:
                 failed = str(error)
             finally:
                 ended.set()
-                second() if beside is None else beside.join()
+                second() if beside.ident is None else beside.join()
             if not confirmed:
                 raise RobotError(f"stop was not confirmed: {failed}")
 
