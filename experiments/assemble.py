@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium
-
-import wm.envs
+import wm
 from wm.errors import BadInputError, UnknownNameError
 from wm.experiments.rules import on_states
+from wm.experiments.worlds import find_world
+from wm.experiments.worlds.base import Planning
 from wm.model import WorldModel, load_model
 from wm.planners.adaptive_icem import AdaptiveICEM
 from wm.planners.base import Solver
@@ -31,8 +31,8 @@ ASSETS = Path(wm.__file__).parent / "assets"
 MODELS = {"pusht": ASSETS / "pusht" / "model.safetensors"}
 """Shipped models by name."""
 
-HORIZON = 5
-EXECUTE = 1
+PLANNING = Planning()
+"""How push-T is planned in, and any other world that says nothing else."""
 
 
 def make_env(name: str, image_size: int | None = None) -> Any:
@@ -41,10 +41,7 @@ def make_env(name: str, image_size: int | None = None) -> Any:
     Raises:
         UnknownNameError: no such environment.
     """
-    if name not in wm.envs.COMMANDED:
-        raise UnknownNameError("environment", name, wm.envs.COMMANDED)
-    options = {} if image_size is None else {"image_size": image_size}
-    return gymnasium.make(wm.envs.COMMANDED[name], disable_env_checker=True, **options).unwrapped
+    return find_world(name).make_env(image_size)
 
 
 def find_model(name: str) -> tuple[WorldModel, Path]:
@@ -74,24 +71,21 @@ def make_model(name: str, env: str) -> WorldModel:
     return model
 
 
-INIT_STD = 0.15
-"""Standard deviation that the default planner's samples begin with, as a share of half the bounds' range."""
-
-PLANNERS: dict[str, Callable[[int], Solver[Any]]] = {
-    "icem": lambda frameskip: ICEM(frameskip, population=128, iterations=6, init_std=INIT_STD),
-    "cem": lambda frameskip: CEM(),
-    "mppi": lambda frameskip: MPPI(frameskip, population=128, iterations=6, std=0.15, beta=2.0),
-    "log-mppi": lambda frameskip: MPPI(frameskip, population=128, iterations=6, std=0.15, beta=2.0, log_noise=0.5),
-    "predictive-sampling": lambda frameskip: PredictiveSampling(frameskip, population=128, iterations=6, std=0.1),
-    "gradient": lambda frameskip: Gradient(frameskip, starts=8, iterations=15, rate=0.03, std=0.15),
-    "gradient+cem": lambda frameskip: GradientCEM(
-        ICEM(frameskip, population=128, iterations=3, init_std=0.15),
-        Gradient(frameskip, starts=4, iterations=8, rate=0.03, std=0.15),
+PLANNERS: dict[str, Callable[[int, Planning], Solver[Any]]] = {
+    "icem": lambda f, p: ICEM(f, population=p.population, iterations=p.iterations, init_std=p.init_std),
+    "cem": lambda f, p: CEM(init_std=max(0.5, p.init_std)),
+    "mppi": lambda f, p: MPPI(f, population=p.population, iterations=p.iterations, std=p.init_std, beta=2.0),
+    "log-mppi": lambda f, p: MPPI(f, p.population, p.iterations, std=p.init_std, beta=2.0, log_noise=0.5),
+    "predictive-sampling": lambda f, p: PredictiveSampling(f, p.population, p.iterations, std=p.init_std / 1.5),
+    "gradient": lambda f, p: Gradient(f, starts=8, iterations=15, rate=0.03, std=p.init_std),
+    "gradient+cem": lambda f, p: GradientCEM(
+        ICEM(f, population=p.population, iterations=3, init_std=p.init_std),
+        Gradient(f, starts=4, iterations=8, rate=0.03, std=p.init_std),
     ),
-    "lbfgs": lambda frameskip: LBFGS(frameskip, starts=4, iterations=12, first_step=0.05, std=0.15),
-    "cma-es": lambda frameskip: CMAES(population=64, iterations=10, std=0.15, diagonal=True),
+    "lbfgs": lambda f, p: LBFGS(f, starts=4, iterations=12, first_step=0.05, std=p.init_std),
+    "cma-es": lambda f, p: CMAES(population=64, iterations=10, std=p.init_std, diagonal=True),
 }
-"""Name to a constructor that takes the frameskip; the first is the default."""
+"""Name to a constructor that takes the frameskip and how the world is planned in; the first is the default."""
 
 THINKERS = ("icem",)
 """Planners that can be told how much to think."""
@@ -138,28 +132,25 @@ class Thinking:
             f"think: expected 'auto', 'fast' or a number of iterations from 1 to {MOST_ITERATIONS}, came '{text}'."
         )
 
-    def solver(self, frameskip: int) -> ICEM:
-        """The default planner that thinks so much."""
+    def solver(self, frameskip: int, init_std: float) -> ICEM:
+        """The default planner that thinks so much; ``init_std`` as in `Planning`."""
         count, elites, iterations = self.population, self.elites, self.iterations
         if self.adaptive:
             most, gamma = 16 * count, 1.5
             return AdaptiveICEM(
-                frameskip, count, most, gamma=gamma, elites=elites, iterations=iterations, init_std=INIT_STD
+                frameskip, count, most, gamma=gamma, elites=elites, iterations=iterations, init_std=init_std
             )
         # No energy that falls too little ends it.
-        return ICEM(frameskip, count, elites, iterations, init_std=INIT_STD, rtol=0.0, patience=iterations)
+        return ICEM(frameskip, count, elites, iterations, init_std=init_std, rtol=0.0, patience=iterations)
 
 
-def make_mpc(
-    planner: str, frameskip: int, horizon: int = HORIZON, execute: int = EXECUTE, think: str | None = None
-) -> MPC:
+def make_mpc(planner: str, frameskip: int, planning: Planning = PLANNING, think: str | None = None) -> MPC:
     """Solver and receding horizon.
 
     Args:
         planner: Name.
         frameskip: Control steps per latent step.
-        horizon: Latent steps of a plan.
-        execute: Latent steps until the next one.
+        planning: How the world is planned in.
         think: As `Thinking.parse`; None: as the planner is by itself.
 
     Raises:
@@ -169,12 +160,12 @@ def make_mpc(
     if planner not in PLANNERS:
         raise UnknownNameError("planner", planner, PLANNERS)
     if think is None:
-        return MPC(PLANNERS[planner](frameskip), horizon, execute, frameskip)
+        return MPC(PLANNERS[planner](frameskip, planning), planning.horizon, planning.execute, frameskip)
     thinking = Thinking.parse(think)
     if planner not in THINKERS:
         raise BadInputError(f"think: expected the planner to be {' or '.join(THINKERS)}, came '{planner}'.")
-    solver, most = thinking.solver(frameskip), thinking.most_proposals
-    return MPC(solver, horizon, execute, frameskip, most_proposals=most)
+    solver, most = thinking.solver(frameskip, planning.init_std), thinking.most_proposals
+    return MPC(solver, planning.horizon, planning.execute, frameskip, most_proposals=most)
 
 
 def require_clear_start(rules: Sequence[Guardrail], start: Any) -> None:

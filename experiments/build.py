@@ -11,15 +11,17 @@ import typer
 from rich.console import Console
 
 from wm.datasets.reader import EpisodeStore
-from wm.decoder import DECODER_FILE, load_decoder, model_fingerprint, save_decoder, train_decoder
+from wm.decoder import DECODER_FILE, Decoder, load_decoder, model_fingerprint, save_decoder, train_decoder
 from wm.errors import UnknownNameError
 from wm.experiments import collect, pretrain, refine, train
 from wm.experiments.assemble import ASSETS
 from wm.experiments.logs import load_frames
 from wm.experiments.refine import RefineConfig, frame_states
+from wm.experiments.worlds import find_world
 from wm.fit import FitConfig
 from wm.model import load_model
-from wm.train import TrainConfig
+from wm.patch_decoder import PatchDecoder, train_patch_decoder
+from wm.train import TrainConfig, strokes_config
 
 
 @dataclass(frozen=True)
@@ -29,22 +31,28 @@ class Recipe:
     Attributes:
         episodes: Logged episodes of `steps` control steps.
         steps: Control steps per episode.
+        encoder: Which of our encoders is trained.
+        token_width: Numbers in its tokens.
         pretrain_episodes: The first of them, whose frames train the encoder without labels.
         pretrain_steps: Optimiser steps of that.
+        pretrain_batch: Windows per step.
         draft_episodes: The first of them, which train the predictor of the draft model.
-        draft_steps: Optimiser steps of that.
+        draft_steps: Optimiser steps of that; 0: there is no draft, and the encoder is not refined.
         refine_episodes: The first of them, whose frames train encoder, head and draft predictor on together.
         refine_steps: Optimiser steps of that.
         predictor_steps: Optimiser steps of the predictor.
-        proposal_steps: Optimiser steps of the proposal.
+        proposal_steps: Optimiser steps of the proposal; 0: the model has none.
         decoder_steps: Optimiser steps of the decoder (only for looking).
         seed: Of all of them.
     """
 
     episodes: int = 40_000
     steps: int = 100
+    encoder: str = "wm-tiny"
+    token_width: int = 64
     pretrain_episodes: int = 2500
     pretrain_steps: int = 3000
+    pretrain_batch: int = 80
     draft_episodes: int = 5000
     draft_steps: int = 4000
     refine_episodes: int = 3000
@@ -58,8 +66,27 @@ class Recipe:
 DECODER_EPISODES = 600
 """Episodes whose frames train the decoder."""
 
-SHIPPED = {"pusht": Recipe()}
+_ARM = Recipe(
+    episodes=2500, steps=60, pretrain_steps=2000, draft_episodes=2500, draft_steps=2500, refine_episodes=2500,
+    refine_steps=2500, predictor_steps=6000, proposal_steps=3000, decoder_steps=2500,
+)  # fmt: skip
+
+SHIPPED = {
+    "pusht": Recipe(),
+    "chips": Recipe(
+        episodes=8000, steps=20, encoder="wm-tiny-fine", token_width=16, pretrain_episodes=2000, pretrain_steps=2500,
+        pretrain_batch=64, draft_steps=0, predictor_steps=10_000, proposal_steps=0, decoder_steps=1500,
+    ),
+    "arm-push": _ARM,
+    "arm-reach": replace(_ARM, episodes=1200),
+}  # fmt: skip
 """The recipe of each shipped model."""
+
+FOREIGN = Recipe(
+    episodes=1000, pretrain_episodes=1000, pretrain_steps=1500, draft_episodes=1000, draft_steps=2000,
+    refine_episodes=1000, refine_steps=1500, predictor_steps=5000, proposal_steps=2000, decoder_steps=1500,
+)  # fmt: skip
+"""The recipe of any other world: small, about half an hour on two cores."""
 
 
 def build(env: str, out: Path, recipe: Recipe, workers: int) -> Path:
@@ -68,36 +95,37 @@ def build(env: str, out: Path, recipe: Recipe, workers: int) -> Path:
     Returns:
         Folder with `model.safetensors`, `decoder.safetensors` and the held-out report.
     """
-    console, seed = Console(stderr=True), recipe.seed
-    data = out / "data"
+    console, seed, data = Console(stderr=True), recipe.seed, out / "data"
     console.rule("1/6 collect")
     collect.collect(env, recipe.episodes, data, steps=recipe.steps, seed=seed, workers=workers, image_size=96)
     console.rule("2/6 pretrain the encoder")
-    first = pretrain.run(
-        data, out / "encoder", encoder="wm-tiny", width=64, episodes=recipe.pretrain_episodes,
-        steps=recipe.pretrain_steps, batch=80, seed=seed,
+    encoder = pretrain.run(
+        data, out / "encoder", encoder=recipe.encoder, width=recipe.token_width, episodes=recipe.pretrain_episodes,
+        steps=recipe.pretrain_steps, batch=recipe.pretrain_batch, seed=seed, frameskip=find_world(env).frameskip,
     )  # fmt: skip
-    console.rule("3/6 train a draft of the world model")
-    draft = train.run(data, first, out / "draft", _draft(recipe), seed)
-    console.rule("4/6 refine the encoder")
-    refining = RefineConfig()
-    refining = replace(refining, schedule=replace(refining.schedule, steps=recipe.refine_steps, seed=seed))
-    encoder = refine.run(data, draft, out / "refined", refining, recipe.refine_episodes)
+    config = _config(env, data, recipe)
+    if recipe.draft_steps:
+        console.rule("3/6 train a draft of the world model")
+        draft = replace(config, episodes=recipe.draft_episodes, proposals=0)  # it plans nothing
+        first = train.run(data, encoder, out / "draft", train.scheduled(draft, recipe.draft_steps, seed), seed)
+        console.rule("4/6 refine the encoder")
+        refining = RefineConfig()
+        refining = replace(refining, schedule=replace(refining.schedule, steps=recipe.refine_steps, seed=seed))
+        encoder = refine.run(data, first, out / "refined", refining, recipe.refine_episodes)
     console.rule("5/6 train the world model")
-    path = train.run(data, encoder, out / "model", _final(recipe), seed)
+    path = train.run(data, encoder, out / "model", config, seed)
     console.rule("6/6 train the decoder (only for looking)")
     decode(data, path, recipe)
     return path.parent
 
 
-def _draft(recipe: Recipe) -> TrainConfig:
-    """It plans nothing, and so needs no proposal."""
-    config = TrainConfig(episodes=recipe.draft_episodes, proposals=0)
-    return train.scheduled(config, recipe.draft_steps, recipe.seed)
-
-
-def _final(recipe: Recipe) -> TrainConfig:
-    config = train.scheduled(TrainConfig(), recipe.predictor_steps, recipe.seed)
+def _config(env: str, data: Path, recipe: Recipe) -> TrainConfig:
+    """Of the final model: the form follows from the world's actions."""
+    strokes = EpisodeStore(data).spec.env.action.segment is not None
+    config = strokes_config() if strokes else TrainConfig(frameskip=find_world(env).frameskip)
+    config = train.scheduled(config, recipe.predictor_steps, recipe.seed)
+    if recipe.proposal_steps == 0:
+        return replace(config, proposals=0)
     return replace(config, proposal=replace(config.proposal, steps=recipe.proposal_steps))
 
 
@@ -111,7 +139,11 @@ def decode(data: Path, model_path: Path, recipe: Recipe) -> None:
     frames = load_frames(store, min(DECODER_EPISODES, len(store)))
     states = frame_states(model, frames).unflatten(1, (model.spec.tokens, model.spec.width))
     config = FitConfig(steps=recipe.decoder_steps, batch=192, learning_rate=3e-3, seed=recipe.seed)
-    decoder = train_decoder(states, frames, config, model_path.parent)
+    decoder: Decoder | PatchDecoder
+    if model.grid is None:
+        decoder = train_decoder(states, frames, config, model_path.parent)
+    else:
+        decoder = train_patch_decoder(states, frames, replace(config, batch=64), model_path.parent)
     provenance = {"command": "wm build", "data": store.spec.recipe, "steps": recipe.decoder_steps, "seed": recipe.seed}
     save_decoder(decoder, target, model_fingerprint(model), provenance)
 
@@ -131,10 +163,11 @@ def main(
     workers: Annotated[int, typer.Option(help="Processes that collect.")] = 2,
     ship: Annotated[bool, typer.Option(help="Also install the result as the shipped model.")] = False,
 ) -> None:
-    """Make a shipped model again from nothing: collect, pretrain, refine, train, decoder."""
-    if env not in SHIPPED:
-        raise UnknownNameError("environment", env, SHIPPED)
-    folder = build(env, out, SHIPPED[env], workers)
-    print(f"{folder}: built; `wm eval --model {folder / 'model.safetensors'}` measures it.")
+    """Make a model from nothing: collect, pretrain, refine, train, decoder; a shipped one by its own recipe."""
+    world = find_world(env)
+    if ship and env not in SHIPPED:
+        raise UnknownNameError("shipped model", env, SHIPPED)
+    folder = build(env, out, SHIPPED.get(world.name, FOREIGN), workers)
+    print(f"{folder}: built; `wm eval --env {env} --model {folder / 'model.safetensors'}` measures it.")
     if ship:
         print(f"{install(folder, env)}: installed.")

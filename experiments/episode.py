@@ -11,13 +11,14 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from wm.experiments.rules import on_states
 from wm.kinematics import PointKinematics
 from wm.model import WorldModel
 from wm.planners.base import Problem
-from wm.planners.energies import Energy, GoalDistance
+from wm.planners.energies import Energy, GoalDistance, GridDistance
 from wm.planners.guardrails import Guardrail
 from wm.planners.mpc import MPC
 from wm.specs import ActionSpec
@@ -60,7 +61,6 @@ class Outcome:
 
     Attributes:
         reached: The environment's success test, at any control step within the budget.
-        block_reached: The same for the block alone.
         steps: Control steps executed.
         states: ``(steps + 1, S)``; actions: ``(steps, A / F)``; frames: ``(steps + 1, H, W, 3)``.
         proprio: ``(steps + 1, P)`` what the robot reported, raw units; empty when it reports none.
@@ -72,7 +72,6 @@ class Outcome:
     """
 
     reached: bool = False
-    block_reached: bool = False
     steps: int = 0
     states: list[np.ndarray] = field(default_factory=list)
     actions: list[np.ndarray] = field(default_factory=list)
@@ -117,6 +116,7 @@ class PlanningController(ABC):
         budget: Control steps of the episode; the horizon never reaches beyond it. None plans as if it never ended.
         deadline_ms: Per search.
         seed: Of the noise.
+        rest: ``(W,)`` one control step's action that stays, raw units; None: zeros.
     """
 
     def __init__(
@@ -129,12 +129,14 @@ class PlanningController(ABC):
         budget: int | None = None,
         deadline_ms: float | None = None,
         seed: int = 0,
+        rest: np.ndarray | None = None,
     ) -> None:
         self.budget, self.planned_steps = budget, 0
         self.mpc, self.energies = mpc, list(energies)
         self.guardrails, self.deadline_ms = guardrails or [], deadline_ms
         self.generator = torch.Generator().manual_seed(seed)
         self.low, self.high = torch.tensor(action.low * mpc.frameskip), torch.tensor(action.high * mpc.frameskip)
+        self.stay = None if rest is None else torch.from_numpy(np.tile(rest, mpc.frameskip)).to(self.low)[None]
         mpc.reset()
 
     @abstractmethod
@@ -161,7 +163,9 @@ class PlanningController(ABC):
         if self.budget is not None:
             left = -(-(self.budget - self.planned_steps) // self.mpc.frameskip)  # latent steps, rounded up
             horizon = max(1, min(horizon, left))
-        problem = Problem(self.imagination(), self.energies, self.guardrails, self.low, self.high, horizon)
+        problem = Problem(
+            self.imagination(), self.energies, self.guardrails, self.low, self.high, horizon, stay=self.stay
+        )
         proposals = self.proposals()
         if deadline_ms is not None:
             deadline_ms = max(0.0, deadline_ms - (time.perf_counter() - start) * 1e3)
@@ -172,6 +176,15 @@ class PlanningController(ABC):
     def proposals(self) -> Tensor | None:
         """More candidates to start the search from, ``(1, S, H, A)`` raw units; None when there are none."""
         return None
+
+
+def goal_distance(
+    model: WorldModel, goal: Float[Tensor, "B N D"], earlier_weight: float, robot_weight: float
+) -> GoalDistance:
+    """The goal's energy in a model's latent space, at every scale where its tokens form a grid."""
+    if model.grid is not None:
+        return GridDistance(goal, model.grid, earlier_weight=earlier_weight)
+    return GoalDistance(goal, earlier_weight=earlier_weight, scale=model.goal_scale(robot_weight))
 
 
 class LatentPlanner(PlanningController):
@@ -189,6 +202,7 @@ class LatentPlanner(PlanningController):
         budget: Control steps of the episode, or None (see `PlanningController`).
         deadline_ms: Per search.
         seed: Of the noise.
+        rest: An action that stays, see `PlanningController`.
     """
 
     def __init__(
@@ -205,9 +219,9 @@ class LatentPlanner(PlanningController):
         budget: int | None = None,
         deadline_ms: float | None = None,
         seed: int = 0,
+        rest: np.ndarray | None = None,
     ) -> None:
-        scale = model.goal_scale(robot_weight)
-        distance = GoalDistance(goal.tokens[:, 0], earlier_weight=earlier_weight, scale=scale)
+        distance = goal_distance(model, goal.tokens[:, 0], earlier_weight, robot_weight)
         super().__init__(
             model.spec.env.action,
             mpc,
@@ -216,6 +230,7 @@ class LatentPlanner(PlanningController):
             budget=budget,
             deadline_ms=deadline_ms,
             seed=seed,
+            rest=rest,
         )
         self.model, self.kinematics, self.goal = model, kinematics, goal.tokens[:, 0]
 
@@ -337,7 +352,6 @@ def _record(
     outcome.actions.append(np.asarray(action, np.float64))
     outcome.frames.append(observation["image"])
     outcome.reached = outcome.reached or bool(info.get("is_success", False))
-    outcome.block_reached = outcome.block_reached or bool(info.get("is_block_success", False))
     for rule in on_states(guardrails):
         margin = float(rule.margin_of(torch.from_numpy(np.asarray(observation["proprio"], np.float32))))
         outcome.smallest_margin[rule.name] = min(margin, outcome.smallest_margin.get(rule.name, margin))

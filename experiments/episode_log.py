@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from wm.envs.pusht.success import wrap
 from wm.errors import BadInputError
 from wm.experiments.episode import Outcome, Task
 
@@ -21,12 +20,10 @@ class Record:
     Attributes:
         index: Place of its task in the list.
         seed: Of the planner's noise.
-        start, goal, end: States: pusher x, y, block x, y [px], block angle [rad], pusher vx, vy [px/s].
+        start, goal, end: States.
         reached: The environment's success test passed within the budget.
-        block_reached: The same for the block alone.
         steps: Control steps executed.
-        agent_error_px, block_error_px: Distance from the goal at the end.
-        angle_error_rad: Block's, at the end, 0 … π.
+        measures: The world's numbers of how it went, see its `World.measures`.
         guardrail_violations: Executed control steps at which a guardrail was broken, over all guardrails.
         plan_ms: Wall time of each plan.
         observe_ms: Wall time of taking in each observation.
@@ -40,11 +37,8 @@ class Record:
     goal: list[float]
     end: list[float]
     reached: bool
-    block_reached: bool
     steps: int
-    agent_error_px: float
-    block_error_px: float
-    angle_error_rad: float
+    measures: dict[str, float]
     guardrail_violations: int
     plan_ms: list[float]
     observe_ms: list[float]
@@ -52,21 +46,17 @@ class Record:
     candidates: list[int] = field(default_factory=list)
 
     @classmethod
-    def of(cls, index: int, task: Task, outcome: Outcome) -> Record:
-        """The record of an episode with a known goal state."""
-        goal, end = np.asarray(task.goal_state), outcome.states[-1]
+    def of(cls, index: int, task: Task, outcome: Outcome, measures: dict[str, float]) -> Record:
+        """The record of an episode with a known goal state, and the world's measures of it."""
         return cls(
             index=index,
             seed=task.seed,
             start=task.start_state.tolist(),
-            goal=goal.tolist(),
-            end=end.tolist(),
+            goal=np.asarray(task.goal_state).tolist(),
+            end=outcome.states[-1].tolist(),
             reached=outcome.reached,
-            block_reached=outcome.block_reached,
             steps=outcome.steps,
-            agent_error_px=float(np.linalg.norm(end[:2] - goal[:2])),
-            block_error_px=float(np.linalg.norm(end[2:4] - goal[2:4])),
-            angle_error_rad=abs(wrap(float(end[4] - goal[4]))),
+            measures=measures,
             guardrail_violations=sum(outcome.violations.values()),
             plan_ms=[round(ms, 3) for ms in outcome.plan_ms],
             observe_ms=[round(ms, 3) for ms in outcome.observe_ms],

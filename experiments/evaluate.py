@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import pymunk
 import torch
 import typer
 from rich.console import Console
@@ -24,14 +23,14 @@ from wm.errors import BadInputError
 from wm.experiments.assemble import MODELS
 from wm.experiments.atomic import write_files, write_json
 from wm.experiments.contact_sheet import failures_png, summary_png
-from wm.experiments.episode import EARLIER_WEIGHT, PROPOSAL_COPIES, PROPOSAL_ENDS, PROPOSAL_NOISE, ROBOT_WEIGHT, Task
+from wm.experiments.episode import PROPOSAL_COPIES, PROPOSAL_ENDS, PROPOSAL_NOISE, Task
 from wm.experiments.episode_log import EpisodeLog, Record
-from wm.experiments.goals import sample_tasks
-from wm.experiments.metrics import efforts, goals, rates, timings, violations
-from wm.experiments.options import Think, at_least
-from wm.experiments.oracle import PUSHER_SCALE
-from wm.experiments.play import ActorName, Player, Setting, play_all
+from wm.experiments.metrics import efforts, rates, timings, violations
+from wm.experiments.options import BudgetSteps, GoalKind, GoalOffset, ModelName, Think, at_least
+from wm.experiments.play import MODEL, ORACLE, Player, Setting, play_all
 from wm.experiments.rules import Rules
+from wm.experiments.worlds import find_world
+from wm.experiments.worlds.base import Planning, World
 from wm.planners.mpc import MPC
 
 
@@ -39,7 +38,8 @@ def evaluate(
     setting: Setting,
     out: Path,
     *,
-    goal_offset: int = 25,
+    goals: str | None = None,
+    goal_offset: int | None = None,
     episodes: int = 200,
     seed: int = 0,
     baselines: bool = True,
@@ -48,12 +48,13 @@ def evaluate(
 ) -> dict[str, Any]:
     """Play held-out tasks and write what came of them into a folder.
 
-    The tasks are `sample_tasks`'s of the seed. Every actor plays the first ones: the model and the baselines that do
-    not plan ``episodes`` of them, the oracle (same solver, horizon and weights, on the true simulator and without a
-    deadline) ``oracle_episodes``. An episode is played for ``budget_steps`` control steps unless it succeeds before.
+    The tasks are `World.sample_tasks`'s of the seed, and ``goals`` and ``goal_offset`` are as there. Every actor plays
+    the first ones: the model and the baselines that do not plan ``episodes`` of them, the oracle (same solver, horizon
+    and weights, on the true simulator and without a deadline) ``oracle_episodes``. An episode is played for
+    ``budget_steps`` control steps unless it succeeds before.
 
-    Files: ``config.json``; ``episodes.jsonl``, and ``noop.jsonl``, ``random.jsonl``, ``oracle.jsonl`` for the baselines
-    (see `Record`); ``metrics.json`` last; ``summary.png``; ``failures.png`` when there are failures. Episodes that an
+    Files: ``config.json``; ``episodes.jsonl``, and ``noop.jsonl``, ``random.jsonl``, … for the baselines (see
+    `Record`); ``metrics.json`` last; ``summary.png``; ``failures.png`` when there are failures. Episodes that an
     interrupted run of the same configuration left there are not played again.
 
     Returns:
@@ -68,27 +69,29 @@ def evaluate(
     if setting.deadline_ms is not None and not 0 < setting.deadline_ms < math.inf:
         raise BadInputError(f"deadline-ms: expected a finite number > 0, came {setting.deadline_ms}.")
     player = Player(setting)
-    config = _config(setting, player, goal_offset, seed, workers)
-    tasks = sample_tasks(setting.env, seed, episodes, goal_offset, player.model.spec.encoder.image_size)
-    logs = _open(out, config)
-    counts: dict[ActorName, int] = {"model": episodes}
-    if baselines:
-        counts |= {"noop": episodes, "random": episodes, "oracle": min(oracle_episodes, episodes)}
+    config = _config(player, goals, goal_offset, seed, workers)
+    size = player.model.spec.encoder.image_size
+    tasks = player.world.sample_tasks(seed, episodes, kind=goals, offset=goal_offset, image_size=size)
+    logs = _open(out, config, [MODEL, *player.baselines])
+    counts = dict.fromkeys(logs if baselines else [MODEL], episodes)
+    if ORACLE in counts:
+        counts[ORACLE] = min(oracle_episodes, episodes)
     try:
         with _progress() as progress:
             for name, count in counts.items():
                 _play_missing(player, name, tasks[:count], logs[name], workers, progress)
     except KeyboardInterrupt:
-        kept = len(logs["model"].first(episodes))
+        kept = len(logs[MODEL].first(episodes))
         print(f"interrupted: {kept} of {episodes} episodes kept; the same command goes on from there", file=sys.stderr)
         raise
-    metrics = _metrics(config, {name: logs[name].first(count) for name, count in counts.items() if count})
-    _write(out, metrics, logs["model"].first(episodes), player)
+    metrics = _metrics(config, player, {name: logs[name].first(count) for name, count in counts.items() if count})
+    _write(out, metrics, logs[MODEL].first(episodes), player)
     return metrics
 
 
-def _config(setting: Setting, player: Player, goal_offset: int, seed: int, workers: int) -> dict[str, Any]:
+def _config(player: Player, goals: str | None, goal_offset: int | None, seed: int, workers: int) -> dict[str, Any]:
     """Everything that has to be the same for two runs' episodes to be put together."""
+    setting, world = player.setting, player.world
     path = MODELS.get(setting.model, Path(setting.model))
     config = {
         "env": setting.env,
@@ -98,9 +101,9 @@ def _config(setting: Setting, player: Player, goal_offset: int, seed: int, worke
             "provenance": load_tensors(path)[1]["provenance"],
         },
         "think": setting.think,
-        "planner": {"name": setting.planner} | planner_settings(player.mpc),
-        "guardrails": Rules().as_json(),
-        "goal_offset": goal_offset,
+        "planner": {"name": setting.planner} | planner_settings(player.mpc, world.planning),
+        "guardrails": Rules().as_json() if player.guardrails else None,
+        "goal_offset": world.goal_offset if goal_offset is None else goal_offset,
         "budget_steps": setting.budget_steps,
         "deadline_ms": setting.deadline_ms,
         "seed": seed,
@@ -111,25 +114,27 @@ def _config(setting: Setting, player: Player, goal_offset: int, seed: int, worke
             "python": platform.python_version(),
             "torch": torch.__version__,
             "numpy": np.__version__,
-            "pymunk": pymunk.version,
+            **world.versions(),
         },
     }
+    if len(world.goal_kinds) > 1:
+        config["goals"] = goals or world.goal_kinds[0]
     plain: dict[str, Any] = json.loads(json.dumps(config))
     return plain
 
 
-def planner_settings(mpc: MPC) -> dict[str, Any]:
+def planner_settings(mpc: MPC, planning: Planning = Planning()) -> dict[str, Any]:  # noqa: B008
     """Settings of the solver, of the receding horizon and of the goal distance."""
     solver = {key: value for key, value in vars(mpc.solver).items() if isinstance(value, (int, float, str))}
     receding = {"horizon": mpc.horizon, "execute": mpc.execute, "frameskip": mpc.frameskip, "fill": mpc.fill}
-    weights = {"earlier_weight": EARLIER_WEIGHT, "robot_weight": ROBOT_WEIGHT}
+    weights = {"earlier_weight": planning.earlier_weight, "robot_weight": planning.robot_weight}
     proposals = {"ends": PROPOSAL_ENDS, "copies": PROPOSAL_COPIES, "noise": PROPOSAL_NOISE}
     if mpc.most_proposals is not None:
         proposals["most"] = mpc.most_proposals
     return receding | weights | {"proposals": proposals, "solver": solver}
 
 
-def _open(out: Path, config: dict[str, Any]) -> dict[ActorName, EpisodeLog]:
+def _open(out: Path, config: dict[str, Any], names: Sequence[str]) -> dict[str, EpisodeLog]:
     """The folder's logs, after making sure that it can be written and that it is this evaluation's."""
     path = out / "config.json"
     if path.exists():
@@ -146,8 +151,7 @@ def _open(out: Path, config: dict[str, Any]) -> dict[ActorName, EpisodeLog]:
     elif (out / "episodes.jsonl").exists():
         raise BadInputError(f"--out {out} holds episodes.jsonl without a config.json; use another --out.")
     write_json(path, config)
-    names: tuple[ActorName, ...] = ("model", "noop", "random", "oracle")
-    return {name: EpisodeLog(out / f"{'episodes' if name == 'model' else name}.jsonl") for name in names}
+    return {name: EpisodeLog(out / f"{'episodes' if name == MODEL else name}.jsonl") for name in names}
 
 
 def _progress() -> Progress:
@@ -157,7 +161,7 @@ def _progress() -> Progress:
 
 
 def _play_missing(
-    player: Player, name: ActorName, tasks: Sequence[Task], log: EpisodeLog, workers: int, progress: Progress
+    player: Player, name: str, tasks: Sequence[Task], log: EpisodeLog, workers: int, progress: Progress
 ) -> None:
     """Play what the log does not have yet."""
 
@@ -172,43 +176,48 @@ def _play_missing(
         progress.update(bar, advance=1, success=success())
 
 
-def _metrics(config: dict[str, Any], played: dict[ActorName, list[Record]]) -> dict[str, Any]:
-    records = played["model"]
+def _metrics(config: dict[str, Any], player: Player, played: dict[str, list[Record]]) -> dict[str, Any]:
+    records, world = played[MODEL], player.world
     metrics = (
-        rates(records)
+        rates(records, world)
         | timings(records)
         | efforts(records)
-        | goals(records)
+        | world.goal_metrics(records)
         | {"guardrail_violations": violations(records)}
     )
-    metrics["baselines"] = {name: rates(theirs) for name, theirs in played.items() if name != "model"}
-    if "oracle" in played:
-        metrics["baselines"]["oracle"] |= timings(played["oracle"]) | {
-            "subset": f"the first {len(played['oracle'])} of the same {len(records)} tasks",
-            "simulator": "true push-T physics, full state and goal state known, no deadline",
+    metrics["baselines"] = {
+        name: {**rates(theirs, world), **player.baselines[name].facts}
+        for name, theirs in played.items()
+        if name != MODEL
+    }
+    if ORACLE in played:
+        metrics["baselines"][ORACLE] |= timings(played[ORACLE]) | {
+            "subset": f"the first {len(played[ORACLE])} of the same {len(records)} tasks",
             "planner": config["planner"],
-            "pusher_scale": PUSHER_SCALE,
         }
     return metrics | {"config": config}
 
 
 def _write(out: Path, metrics: dict[str, Any], records: Sequence[Record], player: Player) -> None:
-    pictures = {out / "summary.png": summary_png(records, player.setting.budget_steps)}
+    pictures = {out / "summary.png": summary_png(records, player.setting.budget_steps, player.world)}
     if metrics["success_rate"] < 1:
-        pictures[out / "failures.png"] = failures_png(records, player.env)
+        pictures[out / "failures.png"] = failures_png(records, player.env, player.world)
     else:
         (out / "failures.png").unlink(missing_ok=True)
     write_files(pictures)
     write_json(out / "metrics.json", metrics)
 
 
-def _table(metrics: dict[str, Any]) -> str:
+def _table(metrics: dict[str, Any], world: World) -> str:
     """One line for each actor."""
-    lines = []
-    for name, row in [("model", metrics), *metrics["baselines"].items()]:
+    rows, lines = {MODEL: metrics} | metrics["baselines"], []
+    width = max(8, 2 + max(map(len, rows)))
+    for name, row in rows.items():
         low, high = row["success_ci95"]
-        rate, block = row["success_rate"], row["block_success_rate"]
-        lines.append(f"{name:8}{rate:7.1%}  [{low:.1%}, {high:.1%}]  block {block:.1%}  of {row['episodes']}")
+        words = [f"{name:{width}}{row['success_rate']:7.1%}", f"[{low:.1%}, {high:.1%}]"]
+        words += [f"{flag.column} {row[f'{flag.metric}_rate']:.1%}" for flag in world.flags.values()]
+        words += [f"{mean} {row[f'{mean}_mean']:.3g}" for mean in world.averaged]
+        lines.append("  ".join([*words, f"of {row['episodes']}"]))
     if metrics["plan_ms_p50"] is not None:
         lines.append(f"a plan takes {metrics['plan_ms_p50']:.0f} ms (median), {metrics['plan_ms_p95']:.0f} ms (95 %)")
     if metrics["candidates_p50"] is not None:
@@ -220,14 +229,17 @@ def _table(metrics: dict[str, Any]) -> str:
 def main(
     out: Annotated[Path, typer.Option(help="Folder for the results; an interrupted evaluation there is continued.")],
     env: Annotated[str, typer.Option(help="Environment.")] = "pusht",
-    model: Annotated[str, typer.Option(help="Model: a shipped name or a path.")] = "pusht",
+    model: ModelName = None,
     planner: Annotated[str, typer.Option(help="Planner.")] = "icem",
     think: Think = None,
-    goal_offset: Annotated[int, typer.Option(help="Control steps from a start to its goal.")] = 25,
-    budget_steps: Annotated[int, typer.Option(help="Control steps that an episode may take.")] = 50,
+    goals: GoalKind = None,
+    goal_offset: GoalOffset = None,
+    budget_steps: BudgetSteps = None,
     episodes: Annotated[int, typer.Option(help="Held-out episodes.")] = 200,
     seed: Annotated[int, typer.Option(help="Of the goals and of the planner's noise.")] = 7,
-    baselines: Annotated[bool, typer.Option(help="Also play no-op, random actions and the oracle.")] = True,
+    baselines: Annotated[
+        bool, typer.Option(help="Also play the baselines: no-op, random actions, the oracle, …")
+    ] = True,
     oracle_episodes: Annotated[int, typer.Option(help="Episodes of the oracle (planning on the true simulator).")] = 30,
     min_success: Annotated[float | None, typer.Option(help="Exit with 1 when the success rate is below this.")] = None,
     deadline_ms: Annotated[float | None, typer.Option(help="For each search; results then vary with speed.")] = None,
@@ -240,10 +252,13 @@ def main(
     if threads is not None:
         at_least(1, threads=threads)
         torch.set_num_threads(threads)
-    setting = Setting(env, model, planner, budget_steps, deadline_ms, torch.get_num_threads(), think)
+    world = find_world(env)
+    budget_steps = world.budget_steps if budget_steps is None else budget_steps
+    setting = Setting(env, model or env, planner, budget_steps, deadline_ms, torch.get_num_threads(), think)
     metrics = evaluate(
         setting,
         out,
+        goals=goals,
         goal_offset=goal_offset,
         episodes=episodes,
         seed=seed,
@@ -251,7 +266,7 @@ def main(
         oracle_episodes=oracle_episodes,
         workers=workers,
     )
-    print(f"{_table(metrics)}\n{out / 'metrics.json'}")
+    print(f"{_table(metrics, world)}\n{out / 'metrics.json'}")
     if min_success is not None and metrics["success_rate"] < min_success:
         print(f"success {metrics['success_rate']:.1%} is below the required {min_success:.1%}", file=sys.stderr)
         raise typer.Exit(1)

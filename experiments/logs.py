@@ -41,6 +41,7 @@ def log_windows(
     horizon: int,
     frameskip: int,
     episodes: int | None = None,
+    raw_actions: bool = False,
 ) -> tuple[LogWindows, LogWindows]:
     """Training and held-out windows over an encoding of a store's frames, split by episode.
 
@@ -51,10 +52,12 @@ def log_windows(
         horizon: Latent steps ahead.
         frameskip: Control steps per latent step.
         episodes: Use the first ones only.
+        raw_actions: Leave actions as they are (for predictors that know what they mean).
     """
     actions, proprio = store.all_actions(), store.all_proprio()
     lengths = store.lengths[:episodes]
     train, held_out = WindowIndex(lengths, history, horizon, frameskip).split(HELD_OUT, SPLIT_SEED)
-    moments = Moments.of(actions), None if proprio is None else Moments.of(proprio)
+    of_actions = Moments.none(actions.shape[1]) if raw_actions else Moments.of(actions)
+    moments = of_actions, None if proprio is None else Moments.of(proprio)
     log = Log(observations, proprio, actions)
     return LogWindows(log, train, *moments), LogWindows(log, held_out, *moments)

@@ -8,26 +8,33 @@ from typing import Any
 import numpy as np
 
 from wm.experiments.episode_log import Record
-from wm.experiments.goals import MOVED_PX
-from wm.experiments.interval import wilson
+from wm.experiments.interval import Z95, wilson
+from wm.experiments.worlds.base import World
 
 TIMINGS = ("plan_ms_p50", "plan_ms_p95", "observe_ms_p50")
 """The only metrics that may differ between runs of the same settings."""
 
 
-def rates(records: Sequence[Record]) -> dict[str, Any]:
-    """Success of one actor: shares with Wilson's 95 % intervals, counts, and steps to success."""
-    count = len(records)
-    reached, block = sum(r.reached for r in records), sum(r.block_reached for r in records)
+def rates(records: Sequence[Record], world: World) -> dict[str, Any]:
+    """Success of one actor: shares with Wilson's 95 % intervals, counts, steps to success; the world's means."""
     steps = [r.steps for r in records if r.reached]
-    return {
-        "episodes": count,
-        "success_rate": reached / count,
-        "success_ci95": list(wilson(reached, count)),
-        "block_success_rate": block / count,
-        "block_success_ci95": list(wilson(block, count)),
-        "steps_to_success_mean": float(np.mean(steps)) if steps else None,
-    }
+    flags = {flag.metric: sum(r.measures[name] == 1.0 for r in records) for name, flag in world.flags.items()}
+    found: dict[str, Any] = {"episodes": len(records)}
+    for name, passed in ({"success": len(steps)} | flags).items():
+        found |= {f"{name}_rate": passed / len(records), f"{name}_ci95": list(wilson(passed, len(records)))}
+    found["steps_to_success_mean"] = float(np.mean(steps)) if steps else None
+    for name in world.averaged:
+        values = [r.measures[name] for r in records]
+        found |= {f"{name}_mean": float(np.mean(values)), f"{name}_ci95": mean_interval(values)}
+    return found
+
+
+def mean_interval(values: Sequence[float]) -> list[float] | None:
+    """95 % interval of a mean by the normal approximation; None for a single value, which has no spread."""
+    if len(values) < 2:
+        return None
+    mean, half = float(np.mean(values)), Z95 * float(np.std(values, ddof=1)) / len(values) ** 0.5
+    return [mean - half, mean + half]
 
 
 def timings(records: Sequence[Record]) -> dict[str, float | None]:
@@ -46,15 +53,6 @@ def efforts(records: Sequence[Record]) -> dict[str, float | None]:
         "iterations_mean": float(np.mean(iterations)) if iterations else None,
         "candidates_p50": _percentile(candidates, 50),
         "candidates_p95": _percentile(candidates, 95),
-    }
-
-
-def goals(records: Sequence[Record]) -> dict[str, float]:
-    """How far the goals ask the block to move: mean in px, and the share of more than 20 px."""
-    shifts = np.array([np.linalg.norm(np.subtract(r.goal[2:4], r.start[2:4])) for r in records])
-    return {
-        "goal_block_shift_px_mean": float(shifts.mean()),
-        "goals_moving_block": float((shifts > MOVED_PX).mean()),
     }
 
 

@@ -14,12 +14,15 @@ import torch
 
 from wm.decoder import DECODER_FILE, Decoder, load_decoder, model_fingerprint
 from wm.errors import BadInputError, WmError
-from wm.experiments.assemble import MODELS, make_env, make_model, make_mpc, require_clear_start
+from wm.experiments.assemble import MODELS, make_model, make_mpc, require_clear_start
 from wm.experiments.episode import Controller, Outcome, Task, run_episode
 from wm.experiments.options import require_seed
 from wm.experiments.rules import Rules
 from wm.experiments.start import Start, find_start
+from wm.experiments.worlds import find_world
+from wm.experiments.worlds.base import World
 from wm.model import WorldModel
+from wm.patch_decoder import PatchDecoder
 from wm.planners.guardrails import Guardrail
 from wm.planners.mpc import MPC
 from wm.preprocess import read_goal_picture
@@ -63,6 +66,7 @@ class Mission:
 
     Attributes:
         request: Where they come from.
+        world: The environment's world.
         env: The environment.
         model: The world model.
         decoder: Of the model's states, only for looking; None when there is none.
@@ -76,9 +80,10 @@ class Mission:
     """
 
     request: Request
+    world: World
     env: Any
     model: WorldModel
-    decoder: Decoder | None
+    decoder: Decoder | PatchDecoder | None
     mpc: MPC
     guardrails: list[Guardrail]
     start: Start
@@ -100,9 +105,12 @@ class Mission:
             goal,
             guardrails=self.guardrails,
             kinematics=getattr(self.env, "kinematics", None),
+            earlier_weight=self.world.planning.earlier_weight,
+            robot_weight=self.world.planning.robot_weight,
             budget=self.request.budget_steps,
             deadline_ms=self.request.deadline_ms,
             seed=self.task.seed,
+            rest=self.world.rest_action(),
         )
         return run_episode(self.env, self.task, controller, self.request.budget_steps, after_step)
 
@@ -118,14 +126,14 @@ def prepare(request: Request) -> Mission:
         CheckpointError: an unreadable model.
     """
     _check_numbers(request)
-    make_env(request.env)
+    world = find_world(request.env)
     model = make_model(request.model, request.env)
     size = model.spec.encoder.image_size
-    env = make_env(request.env, size)
-    mpc = make_mpc(request.planner, model.spec.frameskip, think=request.think)
+    env, planning = world.make_env(size), world.planning
+    mpc = make_mpc(request.planner, model.spec.frameskip, planning, think=request.think)
     goal = read_goal_picture(request.goal, size)
     start = find_start(env, request.env, request.goal, request.start, request.seed)
-    guardrails = request.rules.guardrails(getattr(env, "kinematics", None))
+    guardrails = world.guardrails(request.rules, getattr(env, "kinematics", None))
     proprio = env.reset(options={"state": start.state})[0].get("proprio")
     if proprio is not None:
         require_clear_start(guardrails, torch.from_numpy(proprio))
@@ -134,6 +142,7 @@ def prepare(request: Request) -> Mission:
     warnings += unusual
     return Mission(
         request=request,
+        world=world,
         env=env,
         model=model,
         decoder=decoder,
@@ -165,7 +174,7 @@ def _check_numbers(request: Request) -> None:
     require_seed(seed)
 
 
-def _decoder(name: str, model: WorldModel) -> tuple[Decoder | None, list[str]]:
+def _decoder(name: str, model: WorldModel) -> tuple[Decoder | PatchDecoder | None, list[str]]:
     """The decoder beside the model; without it planning is the same, there is only less to look at."""
     path = MODELS.get(name, Path(name)).with_name(DECODER_FILE)
     if not path.exists():

@@ -15,6 +15,19 @@ from wm.experiments.rules import Rules, RulesFile, read_rules
 KeepOut = Annotated[list[str] | None, typer.Option(metavar="X,Y,R", help="Forbidden disc (px); may be repeated.")]
 Workspace = Annotated[str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="Box that the whole pusher stays in (px).")]
 MaxSpeed = Annotated[float | None, typer.Option(help="Speed limit of the pusher (px/s).")]
+ModelName = Annotated[
+    str | None, typer.Option(help="Model: a shipped name or a path (default: the environment's own name).")
+]
+GoalKind = Annotated[
+    str | None, typer.Option(metavar="KIND", help="Kind of goals, e.g. square, two-piles or T in chips.")
+]
+GoalOffset = Annotated[
+    int | None,
+    typer.Option(help="Control steps from a start to its goal, where goals are taken from logged episodes."),
+]
+BudgetSteps = Annotated[
+    int | None, typer.Option(help="Control steps that an episode may take (default: the environment's).")
+]
 Think = Annotated[
     str | None,
     typer.Option(

@@ -14,16 +14,16 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from wm.envs.pusht.physics import WORLD_SIZE
 from wm.experiments.episode import Outcome
 from wm.experiments.mission import Mission, Request, prepare
-from wm.experiments.options import KeepOut, MaxSpeed, RulesPath, Think, Workspace, rules_of
+from wm.experiments.options import BudgetSteps, KeepOut, MaxSpeed, ModelName, RulesPath, Think, Workspace, rules_of
 from wm.experiments.output_folder import staged
 from wm.experiments.report.curves import energy_png
 from wm.experiments.report.film import Marks, Moment, compose, gif
 from wm.experiments.report.imagination import imagined_at, imagined_tokens
 from wm.experiments.report.page import headline, report_html
 from wm.experiments.report.record import PlanRecord, executed_margins, record_of
+from wm.experiments.worlds import find_world
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def play(mission: Mission, progress: Console | None = None) -> Planned:
 def write_results(mission: Mission, planned: Planned, folder: Path) -> None:
     """Write the four files into an existing folder."""
     outcome, record = planned.outcome, planned.record
-    marks = Marks(WORLD_SIZE, mission.request.rules)
+    marks = Marks(mission.world.view, mission.request.rules)
     verdict = headline(record).partition(": ")[2]
     pictures = compose(film_moments(mission, outcome), mission.task.goal_image, marks, verdict, record.reached)
     film = gif(pictures)
@@ -106,9 +106,9 @@ def film_moments(mission: Mission, outcome: Outcome) -> list[Moment]:
 
 
 def planned_paths(mission: Mission, outcome: Outcome) -> list[np.ndarray] | None:
-    """Each plan's path of the robot over the whole horizon, ``(K, 2)`` world units; None without kinematics."""
+    """Each plan's path of the robot over the whole horizon, ``(K, 2)`` world units; None where it cannot be drawn."""
     kinematics = getattr(mission.env, "kinematics", None)
-    if kinematics is None or not outcome.proprio:
+    if kinematics is None or mission.world.view is None or not outcome.proprio:
         return None
     paths = []
     for made, each in zip(outcome.planned_at, outcome.plans, strict=True):  # one by one: horizons may differ
@@ -143,10 +143,10 @@ def main(
     seed: Annotated[
         int | None, typer.Option(help="Of the search, and of the start where --start does not give it.")
     ] = None,
-    model: Annotated[str, typer.Option(help="Model: a shipped name or a path.")] = "pusht",
+    model: ModelName = None,
     planner: Annotated[str, typer.Option(help="Planner.")] = "icem",
     think: Think = None,
-    budget_steps: Annotated[int, typer.Option(help="Control steps that may be taken.")] = 50,
+    budget_steps: BudgetSteps = None,
     deadline_ms: Annotated[float | None, typer.Option(help="For each search; results then vary with speed.")] = None,
     keep_out: KeepOut = None,
     workspace: Workspace = None,
@@ -156,15 +156,16 @@ def main(
     json: Annotated[bool, typer.Option("--json", help="Print plan.json, and nothing else, to stdout.")] = False,
 ) -> None:
     """Plan to a goal picture in closed loop; show what was imagined beside what happened."""
+    world = find_world(env)
     request = Request(
         env=env,
         goal=goal,
         start=start,
         seed=seed,
-        model=model,
+        model=model or env,
         planner=planner,
         think=think,
-        budget_steps=budget_steps,
+        budget_steps=world.budget_steps if budget_steps is None else budget_steps,
         deadline_ms=deadline_ms,
         rules=rules_of(rules, keep_out, workspace, max_speed).rules,
     )

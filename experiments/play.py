@@ -8,21 +8,25 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any
 
+import numpy as np
 import torch
 
-from wm.experiments.assemble import make_env, make_model, make_mpc
+from wm.experiments.assemble import make_model, make_mpc
 from wm.experiments.baselines import NoOp, RandomActions
 from wm.experiments.episode import Actor, Controller, Outcome, Task, run_episode
 from wm.experiments.episode_log import Record
-from wm.experiments.oracle import OracleController
 from wm.experiments.rules import Rules
+from wm.experiments.worlds import find_world
+from wm.experiments.worlds.base import Baseline
 from wm.model import WorldModel
 from wm.planners.mpc import MPC
 from wm.workers import end_with_parent
 
-ActorName = Literal["model", "noop", "random", "oracle"]
+MODEL, ORACLE = "model", "oracle"
+"""Actors that plan; the others' names are in `Player.baselines`."""
 
 
 @dataclass(frozen=True)
@@ -52,54 +56,63 @@ class Player:
     """Environment, model and planner of a setting, built once and used for many episodes.
 
     Raises:
-        WmError: as `make_env`, `make_model` and `make_mpc`.
+        WmError: as `find_world`, `make_model` and `make_mpc`.
     """
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
-        make_env(setting.env)  # an unknown environment is refused as such, not as the model's
+        self.world = find_world(setting.env)  # an unknown environment is refused as such, not as the model's
         self.model: WorldModel = make_model(setting.model, setting.env)
-        self.env: Any = make_env(setting.env, self.model.spec.encoder.image_size)
-        self.mpc: MPC = make_mpc(setting.planner, self.model.spec.frameskip, think=setting.think)
-        self.guardrails = Rules().guardrails()
+        self.env: Any = self.world.make_env(self.model.spec.encoder.image_size)
+        frameskip = self.model.spec.frameskip
+        self.mpc: MPC = make_mpc(setting.planner, frameskip, self.world.planning, think=setting.think)
+        self.guardrails = self.world.guardrails(Rules(), getattr(self.env, "kinematics", None))
 
-    def play(self, name: ActorName, index: int, task: Task) -> Record:
+    @cached_property
+    def baselines(self) -> dict[str, Baseline]:
+        """Who plays beside the model, in the order of the tables."""
+        world, action = self.world, self.env.env_spec.action
+        found = {
+            "noop": Baseline(lambda task: NoOp(world.rest_action())),
+            "random": Baseline(lambda task: RandomActions(action, task.seed)),
+            **world.baselines(self.env),
+        }
+        if world.oracle_facts is not None:
+            found[ORACLE] = Baseline(self._oracle, world.oracle_facts)
+        return found
+
+    def play(self, name: str, index: int, task: Task) -> Record:
         """The record of `run`."""
-        return Record.of(index, task, self.run(name, task))
+        outcome = self.run(name, task)
+        assert task.goal_state is not None
+        return Record.of(index, task, outcome, self.world.measures(task.goal_state, np.stack(outcome.states)))
 
-    def run(self, name: ActorName, task: Task) -> Outcome:
+    def run(self, name: str, task: Task) -> Outcome:
         """One episode within the budget."""
-        return run_episode(self.env, task, self._actor(name, task), self.setting.budget_steps)
+        actor = self._controller(task) if name == MODEL else self.baselines[name].make(task)
+        return run_episode(self.env, task, actor, self.setting.budget_steps)
 
-    def _actor(self, name: ActorName, task: Task) -> Actor:
-        action = self.env.env_spec.action
-        if name == "noop":
-            return NoOp(action)
-        if name == "random":
-            return RandomActions(action, task.seed)
-        if name == "oracle":
-            assert task.goal_state is not None
-            kinematics, state = self.env.kinematics, self.env.get_state
-            budget = self.setting.budget_steps
-            return OracleController(
-                action, self.mpc, task.goal_state, state, kinematics,
-                guardrails=self.guardrails, budget=budget, seed=task.seed,
-            )  # fmt: skip
+    def _oracle(self, task: Task) -> Actor:
+        return self.world.oracle(self.env, self.mpc, task, self.guardrails, self.setting.budget_steps)
+
+    def _controller(self, task: Task) -> Controller:
         goal = self.model.encode(torch.from_numpy(task.goal_image)[None, None])
-        deadline, kinematics = self.setting.deadline_ms, self.env.kinematics
         return Controller(
             self.model,
             self.mpc,
             goal,
             guardrails=self.guardrails,
-            kinematics=kinematics,
+            kinematics=getattr(self.env, "kinematics", None),
+            earlier_weight=self.world.planning.earlier_weight,
+            robot_weight=self.world.planning.robot_weight,
             budget=self.setting.budget_steps,
-            deadline_ms=deadline,
+            deadline_ms=self.setting.deadline_ms,
             seed=task.seed,
+            rest=self.world.rest_action(),
         )
 
 
-def play_all(player: Player, name: ActorName, tasks: Sequence[tuple[int, Task]], workers: int) -> Iterator[Record]:
+def play_all(player: Player, name: str, tasks: Sequence[tuple[int, Task]], workers: int) -> Iterator[Record]:
     """Records of numbered tasks, in order; the number of workers changes nothing but the time.
 
     Args:
@@ -128,5 +141,5 @@ def _start_worker(setting: Setting) -> None:
     _worker[:] = [Player(setting)]
 
 
-def _play(name: ActorName, numbered: tuple[int, Task]) -> Record:
+def _play(name: str, numbered: tuple[int, Task]) -> Record:
     return _worker[0].play(name, *numbered)

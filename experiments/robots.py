@@ -10,15 +10,17 @@ from typing import Any
 
 import numpy as np
 
-import wm.envs
 from wm.envs.bridge import BridgeRobot, BridgeStopper
 from wm.envs.gym_robot import GymRobot, Impairments
 from wm.errors import BadInputError, UnknownNameError
+from wm.experiments.worlds import WORLDS, find_world
 from wm.robot import Robot, RobotObservation
 from wm.specs import EnvSpec
 
-KNOWN = (*(f"sim:{name}" for name in wm.envs.COMMANDED), "tcp:HOST:PORT")
-"""What a robot may be called."""
+
+def known_robots() -> list[str]:
+    """What a robot may be called."""
+    return [*(f"sim:{name}" for name in WORLDS if find_world(name).drivable), "tcp:HOST:PORT"]
 
 
 class SimulatedRobot(GymRobot):
@@ -78,7 +80,7 @@ class RobotName:
 
         Raises:
             UnknownNameError: neither, or no such environment.
-            BadInputError: no port, or a host that none can be called.
+            BadInputError: no port, a host that none can be called, or an environment without kinematics.
         """
         kind, _, rest = text.partition(":")
         if kind == "tcp":
@@ -87,8 +89,17 @@ class RobotName:
             if not _is_host(host) or not port.isdecimal() or len(port) > 5 or not 0 < int(port) < 65536:
                 raise BadInputError(f"robot {text!r}: expected tcp:HOST:PORT, e.g. tcp:127.0.0.1:5555.")
             return cls(address=(host, int(port)))
-        if kind != "sim" or rest not in wm.envs.COMMANDED:
-            raise UnknownNameError("robot", text, KNOWN)
+        if kind != "sim":
+            raise UnknownNameError("robot", text, known_robots())
+        try:
+            world = find_world(rest)
+        except UnknownNameError:
+            raise UnknownNameError("robot", text, known_robots()) from None
+        if not world.drivable:
+            raise BadInputError(
+                f"robot '{text}': '{rest}' declares no kinematics, so no action can be certified; "
+                f"expected one of {', '.join(known_robots())}."
+            )
         return cls(env=rest)
 
 

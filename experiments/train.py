@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -28,14 +29,24 @@ from wm.experiments.run_folder import claimed
 from wm.joint import JointModel
 from wm.logs import LogWindows
 from wm.model import BANK, WorldModel, build_joint, build_model
+from wm.patch_head import PatchHead
 from wm.probe import LinearProbe, error_by_horizon
 from wm.proposal import train_proposal
-from wm.specs import ModelSpec, require_equal
+from wm.specs import EnvSpec, ModelSpec, require_equal
 from wm.state_head import StateHead
-from wm.train import TrainConfig, states_of, train_head, train_predictor
+from wm.train import (
+    TrainConfig,
+    states_of,
+    strokes_config,
+    train_head,
+    train_patch_head,
+    train_predictor,
+)
 
 REPORT_HORIZON = 8
 PROBE_FRAMES = 20_000
+MOST_PROBED = 40
+"""Numbers of a true state beyond which no probe is made: of many like things no picture tells which is which."""
 
 
 def run(data: Path, encoder_path: Path | str, out: Path, config: TrainConfig, seed: int) -> Path:
@@ -57,7 +68,7 @@ def run(data: Path, encoder_path: Path | str, out: Path, config: TrainConfig, se
         MismatchError: a model of another world or of other sizes; `out` or the feature cache belongs to something else.
     """
     sizes = {"width": config.width, "hidden": config.hidden, "depth": config.depth, "steps": config.predictor.steps}
-    at_least(1, episodes=config.episodes, **sizes)
+    at_least(1, episodes=config.episodes, frameskip=config.frameskip, **sizes)
     at_least(0, seed=seed)
     store = EpisodeStore(data)
     encoder, base = open_encoder(str(encoder_path), store.spec.image_size)
@@ -78,11 +89,10 @@ def run(data: Path, encoder_path: Path | str, out: Path, config: TrainConfig, se
         episodes = min(config.episodes or len(store), len(store))
         encoder = narrowed(encoder, store, out, episodes)
         joint, states = _head_and_states(store, encoder, learned, out, replace(config, episodes=episodes))
-        cuts = {"history": config.history, "frameskip": config.frameskip, "episodes": episodes}
-        windows, _ = log_windows(store, states, horizon=config.horizon, **cuts)
+        windows, _ = _windows(store, states, config, config.horizon, episodes)
         train_predictor(joint, windows, config, out)
     model = _model(store, encoder, joint, windows, config, out)
-    _, held_out = log_windows(store, states, horizon=REPORT_HORIZON, **cuts)
+    _, held_out = _windows(store, states, config, REPORT_HORIZON, episodes)
     model.remember(states[random_rows(windows, BANK * 4)], states[random_rows(held_out, 8192)])
     model.save(path, _provenance(store, encoder, encoder_path, config, seed))
     report = held_out_report(model, windows, held_out, states, store.all_state()[: len(states)])
@@ -97,12 +107,13 @@ def _spec(store: EpisodeStore, encoder: Encoder, config: TrainConfig) -> ModelSp
         encoder=encoder.spec(),
         frameskip=config.frameskip,
         history=config.history,
-        tokens=config.tokens,
+        tokens=encoder.grid**2 if config.form == "strokes" else config.tokens,
         width=_width(store, config),
         hidden=config.hidden,
         depth=config.depth,
         proposals=config.proposals,
         reach=config.horizon,
+        form=config.form,
     )
 
 
@@ -114,25 +125,42 @@ def _width(store: EpisodeStore, config: TrainConfig) -> int:
 
 def _head_and_states(
     store: EpisodeStore, encoder: Encoder, learned: StateHead | None, out: Path, config: TrainConfig
-) -> tuple[JointModel[StateHead], Tensor]:
+) -> tuple[JointModel[Any], Tensor]:
     """State head (the learned one rescaled, or one in closed form) before a fresh predictor; states of all frames."""
     joint, episodes = build_joint(_spec(store, encoder, config)), config.episodes or len(store)
     joint.head.requires_grad_(False)
     seen = episodes if encoder.by_reference else min(config.head_episodes, episodes)
     tokens = log_tokens(store, encoder, store.path, seen)
-    cuts = {"history": config.history, "frameskip": config.frameskip, "episodes": seen}
-    windows, _ = log_windows(store, tokens, horizon=1, **cuts)
+    windows, _ = _windows(store, tokens, config, 1, seen)
     if learned is not None:
         joint.head.load_state_dict(learned.state_dict())
-    with Console(stderr=True).status("state head: slow features"):
-        train_head(joint.head, windows, config, out, learned is not None)
+    if config.form == "strokes":
+        train_patch_head(joint.head, windows, config, out)
+    else:
+        with Console(stderr=True).status("state head: slow features"):
+            train_head(joint.head, windows, config, out, learned is not None)
     return joint, _states(store, encoder, joint.head, tokens, out / "states", episodes)
+
+
+def _windows(
+    store: EpisodeStore, observations: Tensor, config: TrainConfig, horizon: int, episodes: int
+) -> tuple[LogWindows, LogWindows]:
+    """Windows as the form wants them: a predictor of strokes knows what an action means, and takes it raw."""
+    return log_windows(
+        store,
+        observations,
+        history=config.history,
+        horizon=horizon,
+        frameskip=config.frameskip,
+        episodes=episodes,
+        raw_actions=config.form == "strokes",
+    )
 
 
 def _model(
     store: EpisodeStore,
     encoder: Encoder,
-    joint: JointModel[StateHead],
+    joint: JointModel[Any],
     windows: LogWindows,
     config: TrainConfig,
     out: Path,
@@ -152,35 +180,47 @@ def held_out_report(
 ) -> dict[str, object]:
     """Prediction error against horizon beside copying, and a linear probe of the true state (a diagnostic only)."""
     error, copy = error_by_horizon(model.joint, held_out, model.spec.tokens * model.spec.width)
-    names = [*model.spec.env.state_names[:4], "cos(angle)", "sin(angle)"]
-    targets = torch.from_numpy(_probe_targets(truth)).float()
     rows, test = random_rows(train, PROBE_FRAMES), random_rows(held_out, PROBE_FRAMES)
-    score, rmse = LinearProbe(states[rows], targets[rows]).score(states[test], targets[test])
+    probe: dict[str, dict[str, float]] = {}
+    if len(model.spec.env.state_names) <= MOST_PROBED:
+        names, targets = probe_targets(model.spec.env.state_names, truth)
+        score, rmse = LinearProbe(states[rows], targets[rows]).score(states[test], targets[test])
+        probe = {n: {"r2": r, "rmse": e} for n, r, e in zip(names, score, rmse, strict=True)}
     return {
         "latent_steps": list(range(1, len(error) + 1)),
         "error": error,
         "copy_last": copy,
         "share_of_copy": [e / c for e, c in zip(error, copy, strict=True)],
-        "probe": {n: {"r2": r, "rmse": e} for n, r, e in zip(names, score, rmse, strict=True)},
+        "probe": probe,
         "state_std": float(states[test].std(0).mean()),
     }
 
 
 def _states(
-    store: EpisodeStore, encoder: Encoder, head: StateHead, tokens: Tensor, folder: Path, episodes: int
+    store: EpisodeStore, encoder: Encoder, head: StateHead | PatchHead, tokens: Tensor, folder: Path, episodes: int
 ) -> Tensor:
     """The states of all frames; a public encoder, which is slow, is not asked again for tokens that are known."""
     identity: dict[str, object] = {"encoder": encoder.spec().fingerprint, "head": fingerprint(head)}
-    coding = Coding(partial(states_of, encoder, head), (head.tokens * head.width,), torch.float32, identity)
+    precision = torch.float32 if isinstance(head, StateHead) else torch.bfloat16  # many patches: half the memory
+    coding = Coding(partial(states_of, encoder, head), (head.tokens * head.width,), precision, identity)
     if not encoder.by_reference:
         return table(store, coding, folder, "states", episodes)
     coding = replace(coding, encode=lambda known: head(known.float()).flatten(1))
     return table(store, coding, folder, "states", episodes, rows_of(store, tokens))
 
 
-def _probe_targets(state: np.ndarray) -> np.ndarray:
-    """Positions in px; cosine and sine of the angle."""
-    return np.concatenate([state[:, :4], np.cos(state[:, 4:5]), np.sin(state[:, 4:5])], axis=1)
+def probe_targets(names: Sequence[str], state: np.ndarray) -> tuple[list[str], Tensor]:
+    """The true state's places and angles, ``(O, K)`` and their names; an angle as its cosine and its sine.
+
+    Velocities are left out: a single frame does not show them.
+    """
+    found: dict[str, np.ndarray] = {}
+    for name, values in zip(names, state.T, strict=False):
+        if "angle" in name:
+            found |= {f"cos({name})": np.cos(values), f"sin({name})": np.sin(values)}
+        elif not name.rpartition("_")[2].startswith("v"):
+            found[name] = values
+    return list(found), torch.from_numpy(np.stack(list(found.values()), axis=1)).float()
 
 
 def _provenance(
@@ -199,6 +239,14 @@ def _provenance(
     }
 
 
+def config_for(env: EnvSpec) -> TrainConfig:
+    """What suits a world, by its actions."""
+    if env.action.segment is not None:
+        return strokes_config()
+    config = TrainConfig()
+    return replace(config, predictor=replace(config.predictor, steps=6000))
+
+
 def scheduled(config: TrainConfig, steps: int, seed: int) -> TrainConfig:
     """The same with other predictor steps, and one seed everywhere."""
     predictor, proposal = replace(config.predictor, steps=steps, seed=seed), replace(config.proposal, seed=seed)
@@ -211,15 +259,28 @@ def main(
         str, typer.Option(help="File of `wm pretrain` or `wm refine`, or a public encoder: see docs/encoders.md.")
     ],
     out: Annotated[Path, typer.Option(help="Run folder; an interrupted run in it is continued.")],
-    steps: Annotated[int, typer.Option(help="Optimiser steps of the predictor.")] = 6000,
-    width: Annotated[int, typer.Option(help="Numbers in the state.")] = 32,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps of the predictor (6000; of strokes 8000).")] = None,
+    width: Annotated[int | None, typer.Option(help="Numbers in the state (32), or of each patch (1).")] = None,
     episodes: Annotated[int | None, typer.Option(help="Use the first episodes only.")] = None,
-    hidden: Annotated[int, typer.Option(help="Width of the predictor.")] = 384,
-    depth: Annotated[int, typer.Option(help="Residual blocks of the predictor.")] = 3,
+    hidden: Annotated[int | None, typer.Option(help="Width of the predictor (384; of strokes 256).")] = None,
+    depth: Annotated[int | None, typer.Option(help="Residual blocks of the predictor (3; of strokes 2).")] = None,
+    frameskip: Annotated[int | None, typer.Option(help="Control steps per latent step (5; of strokes 1).")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
 ) -> None:
-    """Train a world model on a store's logs, on top of a frozen encoder."""
-    config = TrainConfig(width=width, hidden=hidden, depth=depth, episodes=episodes)
-    config = scheduled(config, steps, seed)
+    """Train a world model on a store's logs, on top of a frozen encoder.
+
+    Its form follows from the world: one of strokes, where an action is a segment of the picture's plane, gets a token
+    for each patch, any other world the compact form.
+    """
+    config = config_for(EpisodeStore(data).spec.env)
+    config = replace(
+        config,
+        width=config.width if width is None else width,
+        hidden=config.hidden if hidden is None else hidden,
+        depth=config.depth if depth is None else depth,
+        frameskip=config.frameskip if frameskip is None else frameskip,
+        episodes=episodes,
+    )
+    config = scheduled(config, config.predictor.steps if steps is None else steps, seed)
     path = run(data, encoder, out, config, seed)
     print(f"{path}: trained; report in {out / 'report.json'} and {out / 'report.png'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -9,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from wm.errors import BadInputError
 from wm.types import Trajectory
@@ -79,14 +81,18 @@ class GoalDistance:
 
     def __call__(self, trajectory: Trajectory) -> Float[Tensor, "B S"]:
         """Energy of every candidate; see the class."""
-        difference = trajectory.tokens - self.goal_tokens[:, None, None]  # (B, S, H, N, D)
-        if self.scale is not None:
-            difference = difference / self.scale
-        # One pass over the latents, without a second tensor of their size.
-        squared = torch.linalg.vector_norm(difference, dim=(-2, -1)).square() / difference[0, 0, 0].numel()  # (B, S, H)
+        squared = self.step_energy(trajectory.tokens)
         weights = self._weights_of(squared.shape[-1])
         factors = [self.weight * w / sum(weights) for w in weights]
         return squared @ torch.tensor(factors, dtype=squared.dtype, device=squared.device)
+
+    def step_energy(self, tokens: Float[Tensor, "B S H N D"]) -> Float[Tensor, "B S H"]:
+        """Squared distance of every latent step, not weighted."""
+        difference = tokens - self.goal_tokens[:, None, None]
+        if self.scale is not None:
+            difference = difference / self.scale
+        # One pass over the latents, without a second tensor of their size.
+        return torch.linalg.vector_norm(difference, dim=(-2, -1)).square() / difference[0, 0, 0].numel()
 
     def _weights_of(self, horizon: int) -> list[float]:
         if self.step_weights is None:
@@ -97,6 +103,60 @@ class GoalDistance:
                 f"came {len(self.step_weights)}."
             )
         return self.step_weights.tolist()
+
+
+class GridDistance(GoalDistance):
+    """Latent distance to the goal of tokens that form a grid, at every scale of it.
+
+    ``e_h = sum_k k^2 sum_windows mean_d (pool_k(z_h - z_goal))^2 / (N sum_k k^2),  k = 1, 2, 4, … <= grid``
+
+    ``pool_k`` averages over every window of k × k cells, also over those that reach over the border (zero there). A
+    distance cell by cell doesn't tell how far a thing is from where it should be, only that it is not there; with the
+    large windows it falls with every bit of the way. That is the embedding of the earth mover's distance of Indyk &
+    Thaper 2003 ("Fast image retrieval via embeddings") over all shifts of its grids, squared instead of absolute. All
+    of it is one quadratic form, so that a candidate costs one product with an N × N matrix. The steps' weights are
+    those of `GoalDistance`.
+
+    Args:
+        goal_tokens: ``(B, N, D)``, N = grid², row by row.
+        grid: Side of the grid.
+        last_weight: As in `GoalDistance`; so are the others.
+
+    Raises:
+        BadInputError: as `GoalDistance`, or N is not grid².
+    """
+
+    def __init__(
+        self,
+        goal_tokens: Float[Tensor, "B N D"],
+        grid: int,
+        last_weight: float | int = 1.0,
+        earlier_weight: float | int = 0.1,
+        weight: float | int = 1.0,
+        name: str = "goal",
+    ) -> None:
+        super().__init__(goal_tokens, last_weight, earlier_weight, weight=weight, name=name)
+        if goal_tokens.shape[1] != grid * grid:
+            raise BadInputError(f"energy '{name}': expected {grid * grid} goal tokens, came {goal_tokens.shape[1]}.")
+        self.root = _scales(grid).to(goal_tokens)
+
+    def step_energy(self, tokens: Float[Tensor, "B S H N D"]) -> Float[Tensor, "B S H"]:
+        """See the class."""
+        difference = (tokens - self.goal_tokens[:, None, None]).movedim(-1, -2)  # (B, S, H, D, N)
+        return (difference @ self.root).square().sum(-1).mean(-1)
+
+
+@functools.lru_cache(maxsize=8)
+def _scales(grid: int) -> Float[Tensor, "N N"]:
+    """A root R of `GridDistance`'s quadratic form: the energy of a difference z is ``|z R|²``."""
+    cells = torch.eye(grid * grid, dtype=torch.float64).reshape(-1, 1, grid, grid)
+    form, total_weight, size = torch.zeros(grid * grid, grid * grid, dtype=torch.float64), 0, 1
+    while size <= grid:
+        wider = functional.pad(cells, [size - 1] * 4)
+        windows = functional.avg_pool2d(wider, size, stride=1).flatten(1)  # (N, windows); each cell is in size² of them
+        form += size**2 * windows @ windows.T / len(cells)
+        total_weight, size = total_weight + size**2, 2 * size
+    return torch.linalg.cholesky(form / total_weight)
 
 
 class Effort:

@@ -14,12 +14,12 @@ from wm.encoders.base import fingerprint
 from wm.errors import BadInputError, CheckpointError
 from wm.fit import FitConfig, fit
 from wm.model import WorldModel
+from wm.patch_decoder import PatchDecoder
 from wm.specs import require_equal
 
 DECODER_FILE = "decoder.safetensors"
 """Name of the decoder's file beside its model's."""
 
-_SIZES = ("tokens", "width", "image_size", "frames", "hidden")
 _BACKGROUND_FRAMES = 256
 _FOREGROUND = 12  # a pixel with a channel this far from the background counts as foreground, 0 … 255
 _SAMPLED, _NEAR = 24, 6  # pixels of each kind per training frame, and how far "near the foreground" is, pixels
@@ -45,6 +45,8 @@ class Decoder(nn.Module):
         hidden: Width of the layers on coordinates; those on the state are twice as wide.
     """
 
+    kind = "decoder"
+    sizes = ("tokens", "width", "image_size", "frames", "hidden")
     background: Tensor
     moments: Tensor
 
@@ -151,7 +153,7 @@ def train_decoder(
     return decoder
 
 
-def save_decoder(decoder: Decoder, path: Path, model: str, provenance: dict[str, object]) -> None:
+def save_decoder(decoder: Decoder | PatchDecoder, path: Path, model: str, provenance: dict[str, object]) -> None:
     """Write the decoder's weights.
 
     Args:
@@ -163,12 +165,12 @@ def save_decoder(decoder: Decoder, path: Path, model: str, provenance: dict[str,
     Raises:
         StoreError: the disk refuses.
     """
-    sizes = {name: getattr(decoder, name) for name in _SIZES}
-    header = {"kind": "decoder", "sizes": sizes, "model": model, "provenance": provenance}
+    sizes = {name: getattr(decoder, name) for name in decoder.sizes}
+    header = {"kind": decoder.kind, "sizes": sizes, "model": model, "provenance": provenance}
     save_tensors(path, dict(decoder.state_dict()), header)
 
 
-def load_decoder(path: Path, model: str) -> Decoder:
+def load_decoder(path: Path, model: str) -> Decoder | PatchDecoder:
     """A decoder that `save_decoder` wrote, frozen.
 
     Args:
@@ -180,12 +182,16 @@ def load_decoder(path: Path, model: str) -> Decoder:
         MismatchError: the decoder of another model.
     """
     tensors, header = load_tensors(path)
-    if header.get("kind") != "decoder":
+    kinds: dict[object, type[Decoder] | type[PatchDecoder]] = {each.kind: each for each in (Decoder, PatchDecoder)}
+    kind = kinds.get(header.get("kind"))
+    if kind is None:
         raise CheckpointError(f"{path}: expected a decoder, came '{header.get('kind')}'.")
     require_equal("decoder of another model: model fingerprint", model, header["model"], path)
-    if set(header["sizes"]) != set(_SIZES):
-        raise CheckpointError(f"{path}: expected a decoder with the sizes {_SIZES}, came {sorted(header['sizes'])}.")
-    decoder = Decoder(**header["sizes"])
+    if set(header["sizes"]) != set(kind.sizes):
+        raise CheckpointError(
+            f"{path}: expected a decoder with the sizes {kind.sizes}, came {sorted(header['sizes'])}."
+        )
+    decoder = kind(**header["sizes"])
     load_weights(decoder, tensors, path)
     return decoder.requires_grad_(False).eval()
 

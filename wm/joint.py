@@ -9,12 +9,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wm.losses import explained_part, rollout_loss, sigreg
+from wm.patch_head import PatchHead
 from wm.point_head import PointHead
 from wm.predictor import Predictor
 from wm.rollout import rollout
 from wm.state_head import StateHead
+from wm.stroke_predictor import StrokePredictor
 
-Head = TypeVar("Head", StateHead, PointHead)
+Head = TypeVar("Head", StateHead, PointHead, PatchHead)
 
 EXPLAINED_WEIGHT = 0.05
 """Of the part of the latent that proprioception explains; small, it only keeps the robot out of the world's numbers."""
@@ -30,7 +32,7 @@ class JointModel(nn.Module, Generic[Head]):
 
     head: Head
 
-    def __init__(self, head: Head, predictor: Predictor) -> None:
+    def __init__(self, head: Head, predictor: Predictor | StrokePredictor) -> None:
         super().__init__()
         self.head, self.predictor = head, predictor
 

@@ -39,6 +39,11 @@ class Moments:
         std = np.where(std < 1e-8, 1.0, std)
         return cls(torch.from_numpy(mean).float(), torch.from_numpy(std).float())
 
+    @classmethod
+    def none(cls, width: int) -> Moments:
+        """Those that leave values as they are."""
+        return cls(torch.zeros(width), torch.ones(width))
+
     def normalise(self, values: Tensor) -> Tensor:
         """Raw to zero mean and unit standard deviation, over the last dimension."""
         return (values - self.mean) / self.std

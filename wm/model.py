@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -15,12 +16,17 @@ from wm.encoders.registry import blank_encoder
 from wm.errors import BadInputError, CheckpointError
 from wm.joint import JointModel
 from wm.logs import Moments
+from wm.patch_head import PatchHead
 from wm.predictor import Predictor
 from wm.proposal import Proposal
 from wm.rollout import rollout
 from wm.specs import ModelSpec, require_equal
 from wm.state_head import StateHead
+from wm.stroke_predictor import StrokePredictor, require_segment
 from wm.types import Latent, Trajectory
+
+FORMS = ("compact", "strokes")
+"""Of world models; see `wm.specs.ModelSpec`."""
 
 BANK = 2048
 """Training states kept for `WorldModel.unfamiliarity`."""
@@ -62,6 +68,11 @@ class WorldModel(nn.Module):
         self.register_buffer("usual_distance", torch.ones(()))
         self.requires_grad_(False)
         self.eval()
+
+    @property
+    def grid(self) -> int | None:
+        """Side of the grid that the state tokens form; None where they form none."""
+        return self.spec.encoder.grid if self.spec.form == "strokes" else None
 
     @property
     def action_width(self) -> int:
@@ -176,7 +187,7 @@ class WorldModel(nn.Module):
     def remember(self, training: Float[Tensor, "M K"], held_out: Float[Tensor, "O K"]) -> None:
         """Set what `unfamiliarity` compares with: at least `BANK` training states, and held-out states."""
         self.bank.copy_(training[torch.linspace(0, len(training) - 1, BANK).long()])
-        self.usual_distance.copy_(torch.cdist(held_out, self.bank).amin(-1).quantile(0.99))
+        self.usual_distance.copy_(torch.cdist(held_out.to(self.bank), self.bank).amin(-1).quantile(0.99))
 
     def save(self, path: Path, provenance: dict[str, object]) -> None:
         """Write weights and spec; `provenance` (command, seed, data recipe, versions) travels in the header."""
@@ -188,19 +199,40 @@ def build_model(spec: ModelSpec, encoder: Encoder, actions: Moments, proprio: Mo
     """Assemble an untrained model on an encoder.
 
     Raises:
+        BadInputError: as `build_joint`.
         MismatchError: the encoder is not the spec's.
     """
     require_equal("encoder", spec.encoder, encoder.spec())
     return WorldModel(spec, encoder, build_joint(spec), build_proposal(spec), actions, proprio)
 
 
-def build_joint(spec: ModelSpec) -> JointModel[StateHead]:
-    """State head and predictor of the spec's sizes, freshly initialised."""
+def build_joint(spec: ModelSpec) -> JointModel[Any]:
+    """Head and predictor of the spec's form and sizes, freshly initialised.
+
+    Raises:
+        BadInputError: no such form, or one that does not suit the world or its sizes.
+    """
+    if spec.form == "strokes":
+        return _strokes(spec)
+    if spec.form != "compact":
+        raise BadInputError(f"form of a world model: expected one of {FORMS}, came '{spec.form}'.")
     proprio = 0 if spec.env.proprio is None else spec.env.proprio.width
     head = StateHead(spec.encoder.grid, spec.encoder.width, spec.tokens, spec.width)
     state_width = spec.tokens * spec.width + proprio
     action_width = spec.frameskip * spec.env.action.width
     return JointModel(head, Predictor(state_width, action_width, spec.history, spec.hidden, spec.depth))
+
+
+def _strokes(spec: ModelSpec) -> JointModel[PatchHead]:
+    segment, grid = require_segment(spec.env.action.segment), spec.encoder.grid
+    sizes = (spec.tokens, spec.history, spec.frameskip, spec.proposals)
+    if sizes != (grid * grid, 1, 1, 0) or spec.env.proprio is not None:
+        raise BadInputError(
+            f"form 'strokes': expected {grid * grid} tokens, 1 frame of history, frameskip 1, no proposals and no "
+            f"proprioception, came {sizes} and {spec.env.proprio}."
+        )
+    head = PatchHead(grid, spec.encoder.width, spec.width)
+    return JointModel(head, StrokePredictor(grid, spec.width, segment, spec.hidden, spec.depth))
 
 
 def build_proposal(spec: ModelSpec) -> Proposal | None:
@@ -242,6 +274,6 @@ def load_model(path: Path) -> tuple[WorldModel, dict[str, object]]:
 def _blank_model(spec: ModelSpec, path: Path) -> WorldModel:
     encoder = blank_encoder(spec.encoder, path.parent)
     width = 0 if spec.env.proprio is None else spec.env.proprio.width
-    blank = Moments(torch.zeros(spec.env.action.width), torch.ones(spec.env.action.width))
-    proprio = None if spec.env.proprio is None else Moments(torch.zeros(width), torch.ones(width))
+    blank = Moments.none(spec.env.action.width)
+    proprio = None if spec.env.proprio is None else Moments.none(width)
     return WorldModel(spec, encoder, build_joint(spec), build_proposal(spec), blank, proprio)

@@ -29,7 +29,7 @@ class Predictor(nn.Module):
         self.history = history
         self.from_state = Linear(history * state_width, hidden)
         self.from_action = Linear(action_width, hidden, bias=False)
-        self.blocks = nn.ModuleList([_Block(hidden) for _ in range(depth)])
+        self.blocks = nn.ModuleList([ResidualBlock(hidden) for _ in range(depth)])
         self.norm = nn.LayerNorm(hidden)
         self.out = Linear(hidden, state_width)
         nn.init.zeros_(self.out.weight)  # starts as "copy the last state"
@@ -53,12 +53,15 @@ class Predictor(nn.Module):
         return last + self.out(self.norm(x))
 
 
-class _Block(nn.Module):
+class ResidualBlock(nn.Module):
+    """Pre-norm feed-forward block, twice as wide inside."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.widen = Linear(width, 2 * width)
         self.narrow = Linear(2 * width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*n W"]) -> Float[Tensor, "*n W"]:
+        """The residual stream after it."""
         return x + self.narrow(torch.nn.functional.silu(self.widen(self.norm(x))))

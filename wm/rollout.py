@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wm.predictor import Predictor
+
+@runtime_checkable
+class StepPredictor(Protocol):
+    """One latent step ahead.
+
+    Attributes:
+        history: Context frames.
+    """
+
+    history: int
+
+    def share(self, history: Float[Tensor, "... T X"]) -> Float[Tensor, "... W"]:
+        """What all candidates have in common."""
+        ...
+
+    def advance(
+        self, last: Float[Tensor, "... X"], shared: Float[Tensor, "... W"], action: Float[Tensor, "... A"]
+    ) -> Float[Tensor, "... X"]:
+        """The next state vector."""
+        ...
 
 
 def rollout(
-    predictor: Predictor, context: Float[Tensor, "B T X"], actions: Float[Tensor, "B S H A"]
+    predictor: StepPredictor, context: Float[Tensor, "B T X"], actions: Float[Tensor, "B S H A"]
 ) -> Float[Tensor, "B S H X"]:
     """Predict the state vectors after each of H latent steps for S candidates of B problems.
 

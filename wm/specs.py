@@ -32,9 +32,10 @@ class _Spec:
 
     @classmethod
     def _fields_of(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """A copy of the data, its field names checked."""
+        """A copy of the data, its field names checked; one with a default may be missing (an older file's)."""
         names = {f.name for f in dataclasses.fields(cls)}
-        if set(data) != names:
+        needed = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
+        if not needed <= set(data) <= names:
             raise CheckpointError(f"{cls.__name__}: expected the fields {sorted(names)}, came {sorted(data)}.")
         return dict(data)
 
@@ -53,6 +54,8 @@ class ActionSpec(_Spec):
         low: Lower bounds, raw units.
         high: Upper bounds, raw units.
         control_hz: Control steps per second.
+        segment: Where an action is a segment x0, y0, x1, y1 in the picture's plane (the origin in its middle, y
+            upwards): half sides of the picture per unit. None where it is not.
     """
 
     names: tuple[str, ...]
@@ -60,6 +63,7 @@ class ActionSpec(_Spec):
     low: tuple[float, ...]
     high: tuple[float, ...]
     control_hz: float
+    segment: float | None = None
 
     @property
     def width(self) -> int:
@@ -132,13 +136,16 @@ class ModelSpec(_Spec):
         env: The world whose logs trained it.
         encoder: The frozen encoder under it.
         frameskip: F, control steps per latent step.
-        history: Context frames (>= 2; velocity is not visible in one).
+        history: Context frames (>= 2 in the compact form; velocity is not visible in one).
         tokens: N of the state head.
-        width: D of the state head; with proprioception its last P numbers are a read-out of it from the picture.
+        width: D of the state head; in the compact form, with proprioception, its last P numbers are a read-out of it
+            from the picture.
         hidden: Width of the predictor's hidden layers.
         depth: Residual blocks of the predictor.
         proposals: K, action sequences that the model proposes for a goal; 0: it has no proposal.
         reach: H, their latent steps.
+        form: ``"compact"``: few tokens for the whole frame; or ``"strokes"``: a token per patch, in a world at rest
+            whose action is a segment of the picture's plane (`wm.stroke_predictor`).
     """
 
     env: EnvSpec
@@ -151,6 +158,7 @@ class ModelSpec(_Spec):
     depth: int
     proposals: int = 0
     reach: int = 5
+    form: str = "compact"
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ModelSpec:

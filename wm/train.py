@@ -1,14 +1,15 @@
-"""Training a compact world model on a frozen encoder.
+"""Training a world model on a frozen encoder.
 
-Three phases. *Head*: what of a frame is state is found in closed form (`wm.slow_features`) on the tokens of some
-episodes, and then frozen. *Predictor*: every frame's state is computed once, and the predictor learns by a multi-step
-rollout loss on logged windows of all of them. *Proposal*: see `wm.proposal`.
+Three phases. *Head*: what of a frame is state is found in closed form (`wm.slow_features`, `wm.patch_head`) on the
+tokens of some episodes, and then frozen. *Predictor*: every frame's state is computed once, and the predictor learns by
+a multi-step rollout loss on logged windows of all of them. *Proposal*: see `wm.proposal`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,20 +22,25 @@ from wm.fit import FitConfig, fast_bf16, fit
 from wm.joint import JointModel
 from wm.logs import LogWindows, draw_states
 from wm.losses import rollout_loss
+from wm.patch_head import PatchHead, fit_patch_head
 from wm.rollout import rollout
 from wm.slow_features import SlowFeatures, draw_pairs, fit_state_head, rescale_state_head
 from wm.state_head import StateHead
 
+PATCH_FRAMES = 4000
+"""Frames that a patch head is fitted to."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Sizes and schedule of a compact world model.
+    """Sizes and schedule of a world model.
 
     Attributes:
+        form: See `wm.specs.ModelSpec`.
         frameskip: F, control steps per latent step.
         history: Context frames.
         horizon: Latent steps of the rollout loss.
-        tokens: N of the state head.
+        tokens: N of the state head; where the form has a token per patch, that is how many.
         width: D of the state head, the read-out of proprioception not counted.
         hidden: Width of the predictor.
         depth: Residual blocks of the predictor.
@@ -47,6 +53,7 @@ class TrainConfig:
         proposal: Schedule of the proposal.
     """
 
+    form: str = "compact"
     frameskip: int = 5
     history: int = 2
     horizon: int = 5
@@ -61,6 +68,32 @@ class TrainConfig:
     components: int = 500
     predictor: FitConfig = field(default_factory=lambda: FitConfig(steps=10_000, batch=512, weight_decay=1e-5))
     proposal: FitConfig = field(default_factory=lambda: FitConfig(steps=6000, batch=512))
+
+
+def strokes_config() -> TrainConfig:
+    """What suits a world of strokes (`wm.stroke_predictor`)."""
+    return TrainConfig(
+        form="strokes", frameskip=1, history=1, horizon=2, width=1, hidden=256, depth=2, proposals=0,
+        predictor=FitConfig(steps=8000, batch=192),
+    )  # fmt: skip
+
+
+def train_patch_head(head: PatchHead, windows: LogWindows, config: TrainConfig, out: Path) -> list[float] | None:
+    """Phase one in a form with a token per patch: what varies most, in closed form; files and errors as `train_head`.
+
+    Returns:
+        Share of the tokens' variance of each number; None where the head was there already.
+    """
+    path = out / "head.safetensors"
+    if path.exists():
+        load_weights(head, load_tensors(path)[0], path)
+        return None
+    rng = np.random.default_rng(config.predictor.seed)
+    episodes, starts = windows.sampler.sample(rng, PATCH_FRAMES)
+    rows = torch.from_numpy(windows.sampler.observation_index(episodes, starts)[:, 0])
+    shares = fit_patch_head(head, torch.as_tensor(windows.log.observations)[rows].float())
+    save_tensors(path, dict(head.state_dict()), {"shares": shares})
+    return shares
 
 
 def train_head(
@@ -98,12 +131,12 @@ def train_head(
 
 
 @torch.inference_mode()
-def states_of(encoder: Encoder, head: StateHead, frames: UInt8[Tensor, "n H W 3"]) -> Float[Tensor, "n X"]:
+def states_of(encoder: Encoder, head: StateHead | PatchHead, frames: UInt8[Tensor, "n H W 3"]) -> Float[Tensor, "n X"]:
     """States of frames, flattened (X = N * D)."""
     return head(encoder.encode(frames[None])[0]).flatten(1)
 
 
-def train_predictor(joint: JointModel, windows: LogWindows, config: TrainConfig, out: Path) -> None:
+def train_predictor(joint: JointModel[Any], windows: LogWindows, config: TrainConfig, out: Path) -> None:
     """Phase two: the predictor alone, on windows of states ``(O, N * D)`` from the frozen head."""
     predictor: nn.Module = joint.predictor
     history, bf16 = config.history, fast_bf16()

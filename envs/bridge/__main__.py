@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import gymnasium
 
-from wm.envs import COMMANDED
+from wm.envs import ENV_IDS
 from wm.envs.bridge.server import BridgeServer
 from wm.envs.gym_robot import GymRobot, Impairments
 from wm.errors import WmError
@@ -20,7 +20,7 @@ from wm.errors import WmError
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m wm.envs.bridge", description=__doc__)
-    parser.add_argument("--env", choices=sorted(COMMANDED), default="pusht", help="simulated environment")
+    parser.add_argument("--env", choices=sorted(ENV_IDS), default="pusht", help="simulated environment")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this computer only)")
     parser.add_argument("--port", type=int, default=5555, help="TCP and UDP port; 0 picks a free one")
     parser.add_argument("--allow-remote", action="store_true", help="listen where other computers reach it (no login!)")
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(asctime)s %(message)s")
     before = {n: signal.signal(n, lambda *_: ended.set()) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
-        env = gymnasium.make(COMMANDED[args.env], disable_env_checker=True, image_size=args.image_size)
+        env = gymnasium.make(ENV_IDS[args.env], disable_env_checker=True, image_size=args.image_size)
         impairments = Impairments(
             observation_delay_s=args.delay, proprio_noise=args.noise, drop_rate=args.drop_rate, seed=args.seed
         )

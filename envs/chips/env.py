@@ -224,7 +224,8 @@ def chips_spec(chips: int = 50, action_mode: ActionMode = "stroke") -> EnvSpec:
     names = tuple(f"{body}_{what}" for body in bodies for what in ("x", "y", "angle"))
     if action_mode == "stroke":
         ends = ("x0", "y0", "x1", "y1")
-        return EnvSpec("chips", ActionSpec(ends, "0.25 m", (-1.0,) * 4, (1.0,) * 4, _STROKE_HZ), None, names)
+        stroke = ActionSpec(ends, "0.25 m", (-1.0,) * 4, (1.0,) * 4, _STROKE_HZ, TABLE_HALF / (TABLE_HALF + RIM))
+        return EnvSpec("chips", stroke, None, names)
     speeds = ("vx", "vy", "turn")
     action = ActionSpec(speeds, "0.25 m/s, pi rad/s", (-1.0,) * 3, (1.0,) * 3, _VELOCITY_HZ)
     units = ("m", "m", "rad", "m/s", "m/s", "rad/s")

@@ -52,11 +52,11 @@ class Marks:
     """What is drawn over the real panel.
 
     Attributes:
-        world: Side of the pictured square, world units.
+        world: Side of the pictured square, world units; None where nothing can be drawn in them.
         rules: Forbidden places and the workspace, in world units.
     """
 
-    world: float
+    world: float | None
     rules: Rules = Rules()
 
 
@@ -129,6 +129,8 @@ def _enlarged(frame: UInt8[np.ndarray, "H W 3"]) -> Image.Image:
 
 def _marked(panel: Image.Image, marks: Marks, path: Float[np.ndarray, "K 2"] | None) -> Image.Image:
     """Forbidden discs, workspace and planned path over a panel."""
+    if marks.world is None:
+        return panel
     side, scale = PANEL * _FINER, PANEL * _FINER / marks.world
     layer = Image.new("RGBA", (side, side), (255, 255, 255, 0))
     draw = ImageDraw.Draw(layer)

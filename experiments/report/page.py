@@ -7,6 +7,7 @@ from html import escape
 from statistics import median
 
 from wm.experiments.report.record import PlanRecord
+from wm.experiments.worlds import find_world
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2330; --soft: #667085; --paper: #fff; --card: #f5f6f8; --rule: #dfe3e8;
@@ -72,8 +73,9 @@ def headline(record: PlanRecord) -> str:
         return f"{record.env}: {record.steps} control steps executed (whether the goal is reached is unknown)"
     if record.reached:
         return f"{record.env}: goal reached in {record.steps} control steps"
-    block = " (but the block was at its place)" if record.block_reached else ""
-    return f"{record.env}: goal not reached in {record.steps} control steps{block}"
+    passed = [flag.comfort for name, flag in find_world(record.env).flags.items() if _measure(record, name)]
+    comfort = f" (but {' and '.join(passed)})" if passed else ""
+    return f"{record.env}: goal not reached in {record.steps} control steps{comfort}"
 
 
 def _lead(record: PlanRecord) -> str:
@@ -83,17 +85,25 @@ def _lead(record: PlanRecord) -> str:
 
 
 def _result(record: PlanRecord) -> list[tuple[str, str]]:
-    words = {True: "yes", False: "no", None: "unknown: no goal state was given"}
-    rows = [
-        ("goal reached", words[record.reached]),
-        ("block at its goal", words[record.block_reached]),
-        ("control steps", f"{record.steps} of {record.budget_steps}"),
-        ("stopped by", record.stopped_by),
-    ]
+    world, unknown = find_world(record.env), "unknown: no goal state was given"
+
+    def word(passed: float | bool | None) -> str:
+        return unknown if passed is None else "yes" if passed else "no"
+
+    rows = [("goal reached", word(record.reached))]
+    rows += [(flag.label, word(_measure(record, name))) for name, flag in world.flags.items()]
+    for name in world.averaged:
+        value = _measure(record, name)
+        rows.append((f"{name} at the end", unknown if value is None else f"{value:.3g}"))
+    rows += [("control steps", f"{record.steps} of {record.budget_steps}"), ("stopped by", record.stopped_by)]
     if record.executed_margins:
         rows.append(("guardrail violations", str(record.guardrail_violations)))
     rows += [(f"smallest executed margin, {k}", f"{v:.1f}") for k, v in record.executed_margins.items()]
     return rows
+
+
+def _measure(record: PlanRecord, name: str) -> float | None:
+    return None if record.measures is None else record.measures[name]
 
 
 def _settings(record: PlanRecord) -> list[tuple[str, str]]:

@@ -29,7 +29,7 @@ class PlanRecord:
     Attributes:
         env: Environment.
         reached: The success test, within the budget; None when the goal's state is unknown.
-        block_reached: The same for the block alone.
+        measures: How it went, see the world's `World.measures`; None when the goal's state is unknown.
         steps: Control steps executed.
         budget_steps: Control steps allowed.
         stopped_by: `"reached"` or `"budget"`.
@@ -60,7 +60,7 @@ class PlanRecord:
 
     env: str
     reached: bool | None
-    block_reached: bool | None
+    measures: dict[str, float] | None
     steps: int
     budget_steps: int
     stopped_by: str
@@ -93,12 +93,12 @@ class PlanRecord:
 
 def record_of(mission: Mission, outcome: Outcome) -> PlanRecord:
     """What there is to say about a played mission."""
-    request, spec, known = mission.request, mission.model.spec, mission.start.goal_state is not None
+    request, spec, goal = mission.request, mission.model.spec, mission.start.goal_state
     seeded = mission.start.source.startswith("seed ")
     return PlanRecord(
         env=request.env,
-        reached=outcome.reached if known else None,
-        block_reached=outcome.block_reached if known else None,
+        reached=None if goal is None else outcome.reached,
+        measures=None if goal is None else mission.world.measures(goal, np.stack(outcome.states)),
         steps=outcome.steps,
         budget_steps=request.budget_steps,
         stopped_by=outcome.stopped_by,
@@ -109,7 +109,7 @@ def record_of(mission: Mission, outcome: Outcome) -> PlanRecord:
         margins=[{name: _smallest(margin) for name, margin in plan.margins.items()} for plan in outcome.plans],
         executed_margins={name: min(margins) for name, margins in executed_margins(mission, outcome).items()},
         guardrail_violations=sum(outcome.violations.values()),
-        guardrails=request.rules.as_json(),
+        guardrails=request.rules.as_json() if mission.guardrails else {},
         prediction_errors=[dataclasses.asdict(error) for error in prediction_errors(mission.model, outcome)],
         goal={
             "picture": request.goal.name,
@@ -136,7 +136,7 @@ def record_of(mission: Mission, outcome: Outcome) -> PlanRecord:
         warnings=list(mission.warnings),
         state_names=list(spec.env.state_names),
         states=[np.asarray(state, np.float64).tolist() for state in outcome.states],
-        goal_state=None if mission.start.goal_state is None else mission.start.goal_state.tolist(),
+        goal_state=None if goal is None else goal.tolist(),
         action_names=list(spec.env.action.names),
         actions=[np.asarray(action, np.float64).tolist() for action in outcome.actions],
     )
@@ -144,6 +144,8 @@ def record_of(mission: Mission, outcome: Outcome) -> PlanRecord:
 
 def executed_margins(mission: Mission, outcome: Outcome) -> dict[str, list[float]]:
     """Margin of each guardrail at every executed control step, the start first."""
+    if not mission.guardrails:
+        return {}
     path = torch.from_numpy(np.stack(outcome.proprio).astype(np.float32))
     return {rule.name: rule.margin_of(path).tolist() for rule in on_states(mission.guardrails)}
 

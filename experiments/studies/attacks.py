@@ -12,8 +12,9 @@ from torch import Tensor
 
 from wm.envs.pusht.env import PushTEnv, random_state
 from wm.envs.pusht.physics import AGENT_RADIUS, WORLD_SIZE, PushTPhysics
-from wm.experiments.goals import in_picture, picture
 from wm.experiments.rules import Rules
+from wm.experiments.worlds.pusht_tasks import in_picture
+from wm.experiments.worlds.tasks import picture
 from wm.model import WorldModel
 from wm.planners.guardrails import PlaceGuardrail
 

@@ -26,7 +26,6 @@ from wm.experiments.atomic import write_json
 from wm.experiments.delayed_planner import PlannerSetup, planner_spec
 from wm.experiments.episode import run_episode
 from wm.experiments.interval import paired_difference, wilson
-from wm.experiments.oracle import OracleController
 from wm.experiments.studies.closed_loop import InlinePlanner, Played, Timed, Unshielded, play, traced_env
 from wm.experiments.studies.launch import launch
 from wm.experiments.studies.ordinary import (
@@ -39,6 +38,7 @@ from wm.experiments.studies.ordinary import (
     ordinary_tasks,
 )
 from wm.experiments.studies.rows import Rows, opened, progress
+from wm.experiments.worlds.pusht_oracle import OracleController
 from wm.model import WorldModel
 from wm.planners.control.shield import Shield, ShieldLimits
 

@@ -112,7 +112,9 @@ def compact_rollout(model: WorldModel, point: Point) -> Rolled:
     proprio = None if spec.env.proprio is None else torch.randn(point.problems, spec.history, spec.env.proprio.width)
     context = Latent(torch.randn(point.problems, spec.history, spec.tokens, spec.width), proprio)
     actions = torch.randn(point.problems, point.candidates, point.horizon, model.action_width)
-    work = compact_gigaflop(model.joint.predictor, point.horizon, point.candidates) * point.problems
+    predictor = model.joint.predictor
+    assert isinstance(predictor, Predictor)
+    work = compact_gigaflop(predictor, point.horizon, point.candidates) * point.problems
     return lambda: model.imagine(context, actions), work, spec.tokens
 
 

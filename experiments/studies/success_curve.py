@@ -32,13 +32,13 @@ from wm.experiments.atomic import write_files, write_json
 from wm.experiments.episode import ROBOT_WEIGHT, Outcome, Task
 from wm.experiments.evaluate import planner_settings
 from wm.experiments.goals import sample_tasks
-from wm.experiments.oracle import embed
 from wm.experiments.play import Player, Setting
 from wm.experiments.run_folder import claim
 from wm.experiments.studies.launch import launch
 from wm.experiments.studies.rows import Rows, opened, progress
 from wm.experiments.studies.success_numbers import AUTO, Episodes, answers, numbers
 from wm.experiments.studies.success_settings import ORACLE, REFERENCE, SETTINGS, chosen
+from wm.experiments.worlds.pusht_oracle import embed
 from wm.planners.energies import GoalDistance
 from wm.types import Trajectory
 from wm.workers import end_with_parent

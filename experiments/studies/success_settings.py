@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from wm.errors import UnknownNameError
-from wm.experiments.assemble import EXECUTE, HORIZON, INIT_STD, make_mpc
+from wm.experiments.assemble import PLANNING, make_mpc
 from wm.planners.adaptive_icem import AdaptiveICEM
 from wm.planners.base import Solver
 from wm.planners.cem import CEM
@@ -29,7 +29,9 @@ Maker = Callable[[int], MPC]
 
 
 def _search(make: Callable[[int], Solver[Any]], most_proposals: int | None = None) -> Maker:
-    return lambda frameskip: MPC(make(frameskip), HORIZON, EXECUTE, frameskip, most_proposals=most_proposals)
+    return lambda frameskip: MPC(
+        make(frameskip), PLANNING.horizon, PLANNING.execute, frameskip, most_proposals=most_proposals
+    )
 
 
 def _named(planner: str, think: str | None = None) -> Maker:
@@ -45,40 +47,42 @@ def _cem(population: int, iterations: int, init_std: float = 0.5) -> Maker:
 def _icem(population: int, iterations: int, most_proposals: int | None = None) -> Maker:
     elites = max(4, population // 6)
     return _search(
-        lambda f: ICEM(f, population, elites, iterations, init_std=INIT_STD, rtol=0.0, patience=iterations),
+        lambda f: ICEM(f, population, elites, iterations, init_std=PLANNING.init_std, rtol=0.0, patience=iterations),
         most_proposals,
     )
 
 
 def _adaptive(most_proposals: int | None = None, **settings: Any) -> Maker:
-    return _search(lambda f: AdaptiveICEM(f, most=512, gamma=1.5, init_std=INIT_STD, **settings), most_proposals)
+    return _search(
+        lambda f: AdaptiveICEM(f, most=512, gamma=1.5, init_std=PLANNING.init_std, **settings), most_proposals
+    )
 
 
 def _mppi(population: int, iterations: int, log_noise: float = 0.0) -> Maker:
-    return _search(lambda f: MPPI(f, population, iterations, beta=2.0, log_noise=log_noise, std=INIT_STD))
+    return _search(lambda f: MPPI(f, population, iterations, beta=2.0, log_noise=log_noise, std=PLANNING.init_std))
 
 
 def _descent(starts: int, iterations: int) -> Maker:
-    return _search(lambda f: Gradient(f, starts=starts, iterations=iterations, rate=0.03, std=INIT_STD))
+    return _search(lambda f: Gradient(f, starts=starts, iterations=iterations, rate=0.03, std=PLANNING.init_std))
 
 
 def _descent_after(population: int, iterations: int, starts: int, steps: int) -> Maker:
     elites = max(4, population // 6)
     return _search(
         lambda f: GradientCEM(
-            ICEM(f, population=population, elites=elites, iterations=iterations, init_std=INIT_STD),
-            Gradient(f, starts=starts, iterations=steps, rate=0.03, std=INIT_STD),
+            ICEM(f, population=population, elites=elites, iterations=iterations, init_std=PLANNING.init_std),
+            Gradient(f, starts=starts, iterations=steps, rate=0.03, std=PLANNING.init_std),
         )
     )
 
 
 SETTINGS: dict[str, Maker] = {
     REFERENCE: _cem(300, 30),
-    "cem-300x30-narrow": _cem(300, 30, INIT_STD),
+    "cem-300x30-narrow": _cem(300, 30, PLANNING.init_std),
     "cem": _named("cem"),
     "cem-300x10": _cem(300, 10),
     "cem-100x10": _cem(100, 10),
-    "cem-64x5-narrow": _cem(64, 5, INIT_STD),
+    "cem-64x5-narrow": _cem(64, 5, PLANNING.init_std),
     "icem": _named("icem"),
     "think-fast": _named("icem", "fast"),
     "think-1": _named("icem", "1"),
@@ -109,9 +113,9 @@ SETTINGS: dict[str, Maker] = {
     "gradient+cem": _named("gradient+cem"),
     "gradient+cem-64x2-2x4": _descent_after(64, 2, 2, 4),
     "lbfgs-4x12": _named("lbfgs"),
-    "lbfgs-2x6": _search(lambda f: LBFGS(f, starts=2, iterations=6, first_step=0.05, std=INIT_STD)),
+    "lbfgs-2x6": _search(lambda f: LBFGS(f, starts=2, iterations=6, first_step=0.05, std=PLANNING.init_std)),
     "cma-es-64x10": _named("cma-es"),
-    "cma-es-32x5": _search(lambda _: CMAES(population=32, iterations=5, std=INIT_STD, diagonal=True)),
+    "cma-es-32x5": _search(lambda _: CMAES(population=32, iterations=5, std=PLANNING.init_std, diagonal=True)),
     ORACLE: _named("icem"),
 }
 """Name to a constructor that takes the frameskip. ``-pK``: only the first K of the model's proposals are tried."""

@@ -40,6 +40,14 @@ _CHIPS_GL = (
     "bfbab3d2cbc4cfc2b9d1c7bfbdb3abd0c5bdeae0d8e6d3caeae2dad3cfc8d2cdc5e9ddd5eae2dbe9ded6d1c7bf"
     "d2cbc4eae3dbe8dcd4e8dcd3d2ccc4beb7afd2cbc4d2ccc4d0c3bbbfbab3"
 )
+_ARM_REACH = (
+    "ffffffcb9373f0f2f5ffffff8e8e8fffffffceb8aafefdfdffffff78787bf9f8f5dfd8d0e8e0d4ebe8dc68686c"
+    "f2f0e9e3ddcce3dccbe3decdc8c6c1fcfcfbe3decee3decde1dccbe2dfd2"
+)
+_ARM_PUSH = (
+    "ffffffc4ac9cfefdfdffffff939396fafaf7d5d4cec8d0e1e5e5e2808084e2decdddc7b8d5d4cbe1ddcdb1b0ac"
+    "e8e5d9e3decde3decde3decde5e1d1f2f1ebe3decdddd8c8e2ded2eae8e1"
+)
 
 GOLDEN: dict[str, list[tuple[dict[str, str], str]]] = {
     "wm/PushT-v0": [({}, _PUSHT)],
@@ -48,6 +56,8 @@ GOLDEN: dict[str, list[tuple[dict[str, str], str]]] = {
         ({"renderer": "egl"}, _CHIPS_GL),
         ({"renderer": "osmesa"}, _CHIPS_GL),
     ],
+    "wm/ArmReach-v0": [({}, _ARM_REACH)],
+    "wm/ArmPush-v0": [({}, _ARM_PUSH)],
 }
 """Environment to its ways of drawing, each with the `fingerprint` of its first picture with seed 0, as hex."""
 

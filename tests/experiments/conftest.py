@@ -18,7 +18,7 @@ from wm.planners import ICEM
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     """A folder with a model, a goal picture and its start; a planner that takes no time; no garbage collection."""
-    monkeypatch.setitem(assemble.PLANNERS, "icem", lambda f: ICEM(f, population=12, elites=3, iterations=2))
+    monkeypatch.setitem(assemble.PLANNERS, "icem", lambda f, _: ICEM(f, population=12, elites=3, iterations=2))
     monkeypatch.setattr("wm.planners.control.loop.quiet_collector", contextlib.nullcontext)
     model = tmp_path / "model.safetensors"
     tiny_model().save(model, {"command": "test"})

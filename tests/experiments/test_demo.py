@@ -22,7 +22,7 @@ FILES = ["energy.png", "goal.json", "goal.png", "plan.json", "report.html", "rol
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setitem(assemble.PLANNERS, "icem", lambda f: ICEM(f, population=12, elites=3, iterations=2))
+    monkeypatch.setitem(assemble.PLANNERS, "icem", lambda f, _: ICEM(f, population=12, elites=3, iterations=2))
     torch.manual_seed(0)
     encoder = TinyEncoder(width=8)
     spec = ModelSpec(push_t_spec(), encoder.spec(), frameskip=5, history=2, tokens=2, width=4, hidden=16, depth=1)

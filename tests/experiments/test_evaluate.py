@@ -46,7 +46,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_planner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(assemble.PLANNERS, "icem", lambda f: ICEM(f, population=12, elites=3, iterations=2))
+    monkeypatch.setitem(assemble.PLANNERS, "icem", lambda f, _: ICEM(f, population=12, elites=3, iterations=2))
 
 
 def setting(path: Path, **changes: Any) -> Setting:
@@ -75,7 +75,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 def finished(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("eval") / "new" / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(assemble.PLANNERS, "icem", lambda f: ICEM(f, population=12, elites=3, iterations=2))
+        patch.setitem(assemble.PLANNERS, "icem", lambda f, _: ICEM(f, population=12, elites=3, iterations=2))
         return out, evaluate(setting(model), out, **SIZES)
 
 
@@ -87,7 +87,7 @@ def test_metrics_add_up_to_the_episodes(finished: tuple[Path, dict[str, Any]]) -
     reached = sum(e["reached"] for e in episodes)
     assert metrics["success_rate"] == reached / EPISODES
     assert metrics["success_ci95"] == list(wilson(reached, EPISODES))
-    assert metrics["block_success_rate"] == sum(e["block_reached"] for e in episodes) / EPISODES
+    assert metrics["block_success_rate"] == sum(e["measures"]["block_reached"] for e in episodes) / EPISODES
     assert metrics["guardrail_violations"] == 0
     shifts = [np.linalg.norm(np.subtract(e["goal"][2:4], e["start"][2:4])) for e in episodes]
     assert np.isclose(metrics["goal_block_shift_px_mean"], np.mean(shifts))
@@ -105,9 +105,10 @@ def test_episodes_keep_the_budget_and_their_own_errors(finished: tuple[Path, dic
     for name in ("episodes", "noop", "random", "oracle"):
         for e in lines(out / f"{name}.jsonl"):
             assert e["steps"] <= BUDGET and (e["steps"] == BUDGET or e["reached"])
-            assert np.isclose(e["agent_error_px"], np.linalg.norm(np.subtract(e["end"][:2], e["goal"][:2])))
-            assert np.isclose(e["block_error_px"], np.linalg.norm(np.subtract(e["end"][2:4], e["goal"][2:4])))
-            assert 0 <= e["angle_error_rad"] <= np.pi
+            found = e["measures"]
+            assert np.isclose(found["agent_error_px"], np.linalg.norm(np.subtract(e["end"][:2], e["goal"][:2])))
+            assert np.isclose(found["block_error_px"], np.linalg.norm(np.subtract(e["end"][2:4], e["goal"][2:4])))
+            assert 0 <= found["angle_error_rad"] <= np.pi
             assert len(e["plan_ms"]) == (-(-e["steps"] // 5) if name in ("episodes", "oracle") else 0)
             assert len(e["observe_ms"]) == e["steps"] + 1
             assert len(e["iterations"]) == len(e["candidates"]) == len(e["plan_ms"])
@@ -130,7 +131,11 @@ def test_the_configuration_says_what_was_measured(finished: tuple[Path, dict[str
     config = finished[1]["config"]
     assert config["model"]["provenance"] == {"command": "test"} and len(config["model"]["fingerprint"]) == 16
     planner = config["planner"]
-    assert (planner["name"], planner["horizon"], planner["solver"]["population"]) == ("icem", assemble.HORIZON, 12)
+    assert (planner["name"], planner["horizon"], planner["solver"]["population"]) == (
+        "icem",
+        assemble.PLANNING.horizon,
+        12,
+    )
     assert (config["seed"], config["goal_offset"], config["budget_steps"], config["threads"]) == (7, 25, BUDGET, 1)
     assert set(config["versions"]) == {"wm", "python", "torch", "numpy", "pymunk"}
 

@@ -90,7 +90,7 @@ def test_seed_alone_gives_the_start_and_leaves_success_unknown(place: Place, run
     expected = assemble.make_env("pusht").reset(seed=11)[1]["state"]
     assert record["states"][0] == expected.tolist()
     assert record["reached"] is None
-    assert record["block_reached"] is None
+    assert record["measures"] is None
     assert record["seeds"] == {"search": 11, "start": 11}
     assert record["steps"] == 7
 

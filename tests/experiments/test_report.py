@@ -26,7 +26,7 @@ def record(**changes: object) -> PlanRecord:
     base = PlanRecord(
         env="pusht",
         reached=True,
-        block_reached=True,
+        measures={"block_reached": 1.0},
         steps=7,
         budget_steps=50,
         stopped_by="reached",
@@ -225,9 +225,11 @@ def test_page_escapes_what_users_wrote() -> None:
 
 def test_headlines() -> None:
     assert headline(record()) == "pusht: goal reached in 7 control steps"
-    assert headline(record(reached=False, block_reached=False)) == "pusht: goal not reached in 7 control steps"
+    assert (
+        headline(record(reached=False, measures={"block_reached": 0.0})) == "pusht: goal not reached in 7 control steps"
+    )
     assert headline(record(reached=False)).endswith("(but the block was at its place)")
-    assert "unknown" in headline(record(reached=None, block_reached=None))
+    assert "unknown" in headline(record(reached=None, measures=None))
 
 
 def test_json_is_strict_and_keeps_its_order() -> None:

@@ -21,6 +21,14 @@ def test_a_name_is_taken_apart() -> None:
         RobotName.parse("sim:push")
 
 
+def test_a_world_without_kinematics_cannot_be_driven() -> None:
+    with pytest.raises(BadInputError, match="'sim:chips': 'chips' declares no kinematics, .* one of sim:pusht, .*tcp:"):
+        RobotName.parse("sim:chips")
+    with pytest.raises(UnknownNameError, match="Known: sim:pusht") as error:
+        RobotName.parse("sim:nothing")
+    assert "sim:chips" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     "address",
     [".:5555", "a..b:5555", ".a:1", "a" * 70 + ":1", "\udcff:1", ":1", "[]:1", "a", "a:", "a:0", "a:65536", "a:-1"]

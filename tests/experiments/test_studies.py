@@ -18,7 +18,6 @@ from wm.experiments.assemble import make_model
 from wm.experiments.baselines import NoOp
 from wm.experiments.delayed_planner import planner_spec
 from wm.experiments.episode import Task
-from wm.experiments.goals import picture
 from wm.experiments.rules import Rules, on_states
 from wm.experiments.studies import control_rate, goal_attacks, long_run, safety_cost
 from wm.experiments.studies.attacks import FORBIDDEN, GREY_LEVELS, KINDS, OTHERS, WORKSPACE, Attack, attack, perturbed
@@ -26,6 +25,7 @@ from wm.experiments.studies.closed_loop import InlinePlanner, Played, Unshielded
 from wm.experiments.studies.far_cases import FAR_PX, why_far
 from wm.experiments.studies.ordinary import hard_tasks, ordinary_tasks
 from wm.experiments.studies.rows import Rows
+from wm.experiments.worlds.tasks import picture
 from wm.planners.control.acting import Asked, unanswered
 from wm.planners.control.messages import PlanReply, PlanRequest
 from wm.planners.control.shield import Certified, Shield, ShieldLimits
@@ -186,7 +186,7 @@ def test_why_a_pusher_ended_far_from_the_nearest_allowed_place(why: str, options
 
 def test_safety_cost(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(safety_cost, "STEPS", 6)
-    monkeypatch.setattr(safety_cost, "OracleController", lambda action, *args, **options: NoOp(action))
+    monkeypatch.setattr(safety_cost, "OracleController", lambda action, *args, **options: NoOp(np.zeros(action.width)))
     counts = safety_cost.Counts(2, 2, 1)
     result = safety_cost.run(counts, 7, tmp_path / "study", str(place.model))
     assert result["episodes"] == 2 and result["on"]["executed_breaches"] == 0

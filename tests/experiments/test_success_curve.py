@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.experiments.place import Place
 from wm.errors import MismatchError, UnknownNameError
-from wm.experiments.assemble import PLANNERS
+from wm.experiments.assemble import PLANNERS, PLANNING
 from wm.experiments.studies import success_curve
 from wm.experiments.studies.success_numbers import answers, numbers, rank_correlation
 from wm.experiments.studies.success_settings import ORACLE, REFERENCE, SETTINGS, chosen
@@ -113,7 +113,7 @@ def test_every_setting_can_be_built_and_every_solver_is_there() -> None:
     assert isinstance(reference, CEM) and (reference.population, reference.iterations) == (300, 30)
     assert (reference.rtol, reference.patience) == (0.0, 30)  # never ends early
     kinds = {type(mpc.solver) for mpc in made.values()}
-    assert {type(make(5)) for make in PLANNERS.values()} <= kinds
+    assert {type(make(5, PLANNING)) for make in PLANNERS.values()} <= kinds
 
 
 def test_settings_are_chosen_by_name() -> None:

@@ -159,7 +159,7 @@ def test_training_learns_and_reports(made: Made) -> None:
         assert len(report[key]) == 8 and min(report[key]) > 0
     shares = [e / c for e, c in zip(report["error"], report["copy_last"], strict=True)]
     assert report["share_of_copy"] == pytest.approx(shares)
-    assert set(report["probe"]) == {"agent_x", "agent_y", "block_x", "block_y", "cos(angle)", "sin(angle)"}
+    assert set(report["probe"]) == {"agent_x", "agent_y", "block_x", "block_y", "cos(block_angle)", "sin(block_angle)"}
     assert all(figures["r2"] <= 1 and figures["rmse"] > 0 for figures in report["probe"].values())
     picture = np.asarray(Image.open(folder / "report.png").convert("RGB"))
     assert picture.shape[1] > 800 and picture.std() > 10

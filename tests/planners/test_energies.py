@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from wm.errors import BadInputError
-from wm.planners.energies import Effort, Energy, GoalDistance, total
+from wm.planners.energies import Effort, Energy, GoalDistance, GridDistance, total
 from wm.types import Trajectory
 
 
@@ -88,3 +88,42 @@ def test_bad_settings_are_refused() -> None:
         Effort(float("nan"))
     with pytest.raises(BadInputError, match="expected 4 step weights for horizon 4, came 2"):
         GoalDistance(torch.zeros(1, 5, 7), step_weights=[1, 2])(trajectory())
+
+
+def _imagined(tokens: torch.Tensor) -> Trajectory:
+    return Trajectory(torch.zeros(*tokens.shape[:3], 4), tokens)
+
+
+def _one(grid: int, row: int, column: int) -> torch.Tensor:
+    """A field with one thing, ``(1, 1, 1, N, 1)``."""
+    field = torch.zeros(grid, grid)
+    field[row, column] = 1.0
+    return field.reshape(1, 1, 1, -1, 1)
+
+
+def test_grid_distance_falls_with_every_bit_of_the_way() -> None:
+    goal = _one(8, 1, 1)[:, 0, 0]
+    energies = [float(GridDistance(goal, 8)(_imagined(_one(8, 1, column)))) for column in (7, 5, 3, 2, 1)]
+    assert energies == sorted(energies, reverse=True) and len(set(energies)) == 5
+    assert energies[-1] == 0.0
+    flat = [float(GoalDistance(goal)(_imagined(_one(8, 1, column)))) for column in (7, 5, 3, 2)]
+    assert max(flat) == pytest.approx(min(flat))  # which cell by cell it does not
+
+
+@pytest.mark.parametrize("grid", [1, 4, 5])
+def test_grid_distance_is_the_weighted_mean_over_windows_of_every_size(grid: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(2, 3, 1, grid * grid, 2, generator=generator)
+    goal = torch.randn(2, grid * grid, 2, generator=generator)
+    planes = (tokens - goal[:, None, None]).movedim(-1, -2).reshape(-1, 1, grid, grid)
+    sizes = [size for size in (1, 2, 4) if size <= grid]
+    wide = [torch.nn.functional.pad(planes, [k - 1] * 4) for k in sizes]
+    pooled = [torch.nn.functional.avg_pool2d(plane, k, stride=1) for k, plane in zip(sizes, wide, strict=True)]
+    levels = [k**2 * p.square().sum((1, 2, 3)).reshape(2, 3, 2).mean(-1) for k, p in zip(sizes, pooled, strict=True)]
+    expected = sum(levels[1:], levels[0]) / (grid**2 * sum(k**2 for k in sizes))
+    torch.testing.assert_close(GridDistance(goal, grid)(_imagined(tokens)), expected)
+
+
+def test_grid_distance_refuses_tokens_that_are_no_such_grid() -> None:
+    with pytest.raises(BadInputError, match="16 goal tokens, came 9"):
+        GridDistance(torch.zeros(1, 9, 2), 4)

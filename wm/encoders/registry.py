@@ -16,12 +16,12 @@ from wm.encoders.hub import locate, weight_files
 from wm.encoders.preprocessing import read_preprocessing
 from wm.encoders.public import PublicEncoder, load_network, picture_encoder
 from wm.encoders.reduced import ReducedEncoder
-from wm.encoders.tiny import TinyEncoder
+from wm.encoders.tiny import TinyEncoder, TinyFineEncoder
 from wm.encoders.vjepa2 import vjepa2_encoder
 from wm.errors import CheckpointError, UnknownNameError
 from wm.specs import EncoderSpec, require_equal
 
-ENCODERS: dict[str, Callable[[int], Encoder]] = {"wm-tiny": TinyEncoder}
+ENCODERS: dict[str, Callable[[int], Encoder]] = {"wm-tiny": TinyEncoder, "wm-tiny-fine": TinyFineEncoder}
 """Our own encoders: name to a constructor that takes the token width."""
 
 FAMILIES: dict[str, Callable[..., PublicEncoder]] = {

@@ -1,4 +1,4 @@
-"""The oracle: the same solver, but on the true simulator. An upper bound for a planner in a learned model.
+"""The oracle of push-T: the same solver, but on the true simulator. An upper bound for a planner in a learned model.
 
 It reads the simulator's full state and knows the goal's; no other controller does.
 """

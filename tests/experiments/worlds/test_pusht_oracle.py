@@ -9,7 +9,7 @@ from wm.envs.pusht.physics import PushTPhysics
 from wm.experiments.assemble import make_env
 from wm.experiments.episode import Actor, Outcome, Task, run_episode
 from wm.experiments.goals import sample_tasks
-from wm.experiments.oracle import PUSHER_SCALE, OracleController, embed, simulate
+from wm.experiments.worlds.pusht_oracle import PUSHER_SCALE, OracleController, embed, simulate
 from wm.planners import ICEM, MPC
 from wm.planners.guardrails import WorkspaceBox
 
