@@ -27,8 +27,9 @@ from wm.kinematics import PointKinematics
 from wm.robot import ObservationSpec, RobotObservation
 from wm.specs import ActionSpec, ProprioSpec
 
-_REST = 1e-3
-"""At rest: no number of proprioception (positions, velocities; raw units) changes by more in one control step."""
+_REST, _REST_SHARE = 1e-3, 1e-5
+"""At rest: no number of proprioception (positions, velocities) changes by more in one control step, in raw units; where
+kinematics are declared, by more than this share of their scale (push-T's 100 px, the arm's 0.1 m)."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,9 @@ class GymRobot:
     ``kinematics``. An episode's end is not one for a robot: the environment is stepped on.
 
     A stop lasts until the next `send_action`. Stepped, it has come to rest when `stop` returns: the simulation is
-    advanced with the stay action until no number of proprioception changes by more than 0.001, at most ``stop_steps``
-    control steps (all of them when the environment reports no proprioception). Free running, the stay action is held
+    advanced with the stay action until no number of proprioception changes by more than 1e-5 of the kinematics' scale
+    (0.001 without kinematics), at most ``stop_steps`` control steps (all of them when the environment reports no
+    proprioception). Free running, the stay action is held
     from the next control step on, and `stop` returns at once.
 
     Args:
@@ -286,11 +288,12 @@ class GymRobot:
             self._worlds.popleft()
 
     def _brake(self) -> None:
+        most = _REST if self._kinematics is None else _REST_SHARE * self._kinematics.scale
         for _ in range(self.stop_steps):
             before = self._worlds[-1].proprio
             self._advance(None)
             after = self._worlds[-1].proprio
-            if before is not None and after is not None and float(np.abs(after - before).max()) < _REST:
+            if before is not None and after is not None and float(np.abs(after - before).max()) < most:
                 return
 
     def _kinematic_stay(self, proprio: np.ndarray | None) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 import wm
 from wm.errors import BadInputError, UnknownNameError
 from wm.experiments.rules import on_states
-from wm.experiments.worlds import find_world
+from wm.experiments.worlds import WORLDS, find_world
 from wm.experiments.worlds.base import Planning
 from wm.model import WorldModel, load_model
 from wm.planners.adaptive_icem import AdaptiveICEM
@@ -28,7 +28,7 @@ from wm.planners.predictive_sampling import PredictiveSampling
 from wm.specs import require_equal
 
 ASSETS = Path(wm.__file__).parent / "assets"
-MODELS = {"pusht": ASSETS / "pusht" / "model.safetensors"}
+MODELS = {name: ASSETS / name / "model.safetensors" for name in WORLDS}
 """Shipped models by name."""
 
 PLANNING = Planning()
@@ -65,9 +65,9 @@ def make_model(name: str, env: str) -> WorldModel:
         MismatchError: a model of another environment or robot.
         CheckpointError: an unreadable file.
     """
-    model, path = find_model(name)
-    require_equal("model of another environment: env", env, model.spec.env.env, path)
-    require_equal("model of another robot: specification", make_env(env).env_spec, model.spec.env, path)
+    (model, path), world = find_model(name), find_world(env)
+    require_equal("model of another environment: env", world.name, model.spec.env.env, path)
+    require_equal("model of another robot: specification", world.make_env().env_spec, model.spec.env, path)
     return model
 
 
@@ -181,5 +181,6 @@ def require_clear_start(rules: Sequence[Guardrail], start: Any) -> None:
     for rule in on_states(rules):
         margin = float(rule.margin_of(start))
         if margin < 0:
-            place = [round(float(v), 1) for v in start[:2]]
-            raise BadInputError(f"guardrail '{rule.name}': the start {place} breaks it by {-margin:.1f} {rule.unit}.")
+            place = [float(f"{float(v):.4g}") for v in start[:2]]
+            by = f"{-margin:.1f}" if margin <= -1 else f"{-margin:.3g}"  # px, or fractions of a metre
+            raise BadInputError(f"guardrail '{rule.name}': the start {place} breaks it by {by} {rule.unit}.")

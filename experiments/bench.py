@@ -22,12 +22,14 @@ from wm.datasets.collect.runner import record
 from wm.datasets.reader import EpisodeStore
 from wm.datasets.schema import DatasetSpec
 from wm.datasets.writer import EpisodeWriter
+from wm.envs.chips.physics import TABLE_HALF
 from wm.envs.pusht.draw import draw
 from wm.envs.pusht.physics import PushTPhysics
 from wm.experiments.assemble import make_env, make_model, make_mpc
 from wm.experiments.atomic import write_json
 from wm.experiments.episode import Controller
 from wm.experiments.goals import sample_tasks
+from wm.experiments.worlds import find_world
 
 RUNS = 7
 
@@ -74,6 +76,58 @@ def _gym_pusht(state: np.ndarray) -> dict[str, float]:
     return {"env_step_with_picture_per_s": 30 / mine, "env_step_with_picture_vs_gym_pusht": theirs / mine}
 
 
+def bench_chips(strokes: int = 60) -> dict[str, float]:
+    """Strokes of the collection policy among fifty chips on one core, without and with pictures."""
+    world = find_world("chips")
+    env = world.make_env()
+    policy, (_, info) = world.policy(0), env.reset(seed=0)
+    starts = []
+    for _ in range(strokes):  # states and strokes as a log has them
+        starts.append((env.get_state(), policy(info["state"])))
+        info = env.step(starts[-1][1])[4]
+
+    def physics() -> None:
+        for state, action in starts:
+            env.physics.set_state(state)
+            env.physics.stroke(TABLE_HALF * action[:2], TABLE_HALF * action[2:])
+
+    def pictures() -> None:
+        env.set_state(starts[0][0])
+        for _, action in starts:
+            env.step(action)
+
+    return {
+        "chips_strokes_per_s": strokes / seconds(physics),
+        "chips_strokes_with_picture_per_s": strokes / seconds(pictures),
+    }
+
+
+def bench_arm(steps: int = 40) -> dict[str, float]:
+    """Pictures of 96 px, and control steps with pictures, of both of the arm's tasks on one core."""
+    figures = {}
+    for name in ("arm-push", "arm-reach"):
+        world = find_world(name)
+        env = world.make_env()
+        policy, (_, info) = world.policy(0), env.reset(seed=0)
+        actions = []
+        for _ in range(steps):
+            actions.append(policy(info["state"]))
+            info = env.step(actions[-1])[4]
+
+        def control(env: Any = env, actions: list[np.ndarray] = actions) -> None:
+            for action in actions:
+                env.step(action)
+
+        def pictures(env: Any = env) -> None:
+            for _ in range(steps):
+                env.render()
+
+        figures[f"{name}_pictures_per_s"] = steps / seconds(pictures)
+        figures[f"{name}_steps_with_picture_per_s"] = steps / seconds(control)
+        env.close()
+    return figures
+
+
 def bench_store() -> dict[str, float]:
     """Append and read an episode of 100 control steps at 96 px."""
     env = make_env("pusht")
@@ -115,7 +169,7 @@ def main(
     """Measure rates and times of the parts on this machine."""
     machine = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__}
     machine |= {"torch_threads": str(torch.get_num_threads()), "runs": str(RUNS), "statistic": "median"}
-    figures: dict[str, Any] = {**bench_push_t(), **bench_store(), **bench_model(model)}
+    figures: dict[str, Any] = {**bench_push_t(), **bench_chips(), **bench_arm(), **bench_store(), **bench_model(model)}
     write_json(out / "bench.json", {"machine": machine, "figures": figures})
     table = Table("what", "figure", title=f"median of {RUNS}, {machine['torch_threads']} torch threads")
     for name, value in figures.items():

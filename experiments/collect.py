@@ -36,7 +36,8 @@ def collect(env: str, episodes: int, out: Path, *, steps: int, seed: int, worker
         )
     make = partial(world.make_env, image_size)
     recipe: dict[str, Any] = {"command": "wm collect", "policy": world.policy_name, "seed": seed, "steps": steps}
-    spec = DatasetSpec(env=make().env_spec, image_size=image_size, recipe=recipe | {"wm": wm.__version__})
+    recipe |= world.recipe() | {"wm": wm.__version__}
+    spec = DatasetSpec(env=make().env_spec, image_size=image_size, recipe=recipe)
     recording = Recording(make, world.policy, steps, seed)
     columns = (TextColumn("collect"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     ends = []

@@ -40,10 +40,7 @@ SWITCH_S = 0.0005
 
 REACHED = "the goal is reached"
 
-LENGTH = "px"
-"""Length unit of every robot that the shipped guardrails know."""
-
-RobotOption = Annotated[str, typer.Option(help="sim:pusht, or tcp:HOST:PORT for one behind a bridge.")]
+RobotOption = Annotated[str, typer.Option(help="sim:pusht, sim:arm, or tcp:HOST:PORT for one behind a bridge.")]
 GoalOption = Annotated[Path, typer.Option(help="The goal picture: any square PNG, JPEG, … of at least 16 px.")]
 RateOption = Annotated[float | None, typer.Option(help="Control steps per second; has to be the robot's.")]
 StartOption = Annotated[
@@ -51,6 +48,10 @@ StartOption = Annotated[
     typer.Option(help="Simulated start, as `wm goal` wrote it (default: the .json beside the goal, if any)."),
 ]
 SeedOption = Annotated[int | None, typer.Option(help="Of the search, and of a simulated start without a file.")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(help="Model: a shipped name or a path (default: the simulated robot's world; tcp: pusht)."),
+]
 UntilReached = Annotated[bool, typer.Option("--until-reached", help="End when the simulator finds it so.")]
 ResetOption = Annotated[
     bool,
@@ -139,7 +140,8 @@ def drive(parts: Drive, console: Console) -> Driven:
         loop = ControlLoop(rig.robot, planner, parts.shield, parts.settings, supervisor, keeper)
         stack.callback(loop.close)
         units = {rule.name: rule.unit for rule in parts.guardrails}
-        view = View(float(request.duration_s), parts.settings.rate_hz, parts.settings.on_time_s, units)
+        timing = float(request.duration_s), parts.settings.rate_hz, parts.settings.on_time_s
+        view = View(*timing, units, parts.shape.digits)
         watcher = Watcher(view, console, lambda: (loop.state.value, loop.why))
         keeper.loop, keeper.sinks = loop, [*keeper.sinks, watcher]
         loop.arm()
@@ -169,7 +171,7 @@ def record_of(parts: Drive, driven: Driven) -> dict[str, Any]:
 
 def summary(parts: Drive, driven: Driven) -> str:
     """What `wm control` prints at the end."""
-    report, request = driven.report, parts.request
+    report, request, shape = driven.report, parts.request, parts.shape
     verdict = {True: "goal reached", False: "goal not reached", None: "nobody can tell whether the goal is reached"}
     units = {rule.name: rule.unit for rule in parts.guardrails}
     lines = [
@@ -181,10 +183,10 @@ def summary(parts: Drive, driven: Driven) -> str:
         f"{report.uncertified} stops were not certified"
         + (f"; the first: {report.first_uncertified}" if report.uncertified else ""),
         f"{report.contradictions} readings contradicted the stated bounds"
-        + (f", by {report.outside:.2g} {LENGTH} at most" if report.contradictions else ""),
+        + (f", by {report.outside:.2g} {shape.unit} at most" if report.contradictions else ""),
     ]
     for name, margin in driven.smallest_margins.items():
-        lines.append(f"guardrail {name}: smallest margin at the readings {margin:.1f} {units[name]}")
+        lines.append(f"guardrail {name}: smallest margin at the readings {margin:.{shape.digits}f} {units[name]}")
     if request.log is not None:
         lines.append(f"{request.log}: {driven.episodes} episodes")
     return "\n".join(lines)
@@ -243,7 +245,7 @@ def main(
     robot: RobotOption,
     goal: GoalOption,
     rate: RateOption = None,
-    model: Annotated[str, typer.Option(help="Model: a shipped name or a path.")] = "pusht",
+    model: ModelOption = None,
     start: StartOption = None,
     seed: SeedOption = None,
     keep_out: KeepOut = None,

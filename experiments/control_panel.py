@@ -33,6 +33,7 @@ class View:
         hz: Control steps per second.
         on_time_s: Delay that still counts as on time.
         units: Of each guardrail's margin, by name.
+        digits: Decimals of margins.
         state, why: Of the loop.
         periods: Executed control steps.
         on_time: Of these, begun in time.
@@ -54,6 +55,7 @@ class View:
     hz: float
     on_time_s: float
     units: dict[str, str]
+    digits: int = 1
     state: str = "armed"
     why: str = ""
     periods: int = 0
@@ -90,11 +92,15 @@ class View:
             for name, margin in self.margins.items():
                 self.largest[name] = max(abs(margin), self.largest.get(name, 0.0))
 
+    def margin(self, name: str, value: float) -> str:
+        """A margin with its unit."""
+        return f"{value:+.{self.digits}f} {self.units.get(name, '')}"
+
     def line(self) -> str:
         """All of it in one line of plain text."""
         parts = [f"{self.periods / self.hz:.1f} s {self.state}"]
         parts += [f"energy {name} {value:.3f}" for name, value in self.energies.items()]
-        parts += [f"margin {name} {value:+.1f} {self.units.get(name, '')}" for name, value in self.margins.items()]
+        parts += [f"margin {name} {self.margin(name, value)}" for name, value in self.margins.items()]
         if self.plan_ms is not None and self.deadline_ms is not None:
             parts.append(f"plan {self.plan_ms:.0f} of {self.deadline_ms:.0f} ms")
         parts.append(f"shield changed {self.interventions}" + (f" (last: {self.rule})" if self.rule else ""))
@@ -115,8 +121,9 @@ def render(view: View) -> Panel:
         table.add_row(f"energy {name}", f"{value:.3f}", Text("█" * round(BAR * max(0.0, min(1.0, share))), "cyan"))
     for name, value in view.margins.items():
         scale = view.largest.get(name, 0.0)
-        table.add_row(f"margin {name}", f"{value:+.1f} {view.units.get(name, '')}", margin_bar(value, scale))
-    certified = "nothing certified yet" if view.certified != view.certified else f"certified {view.certified:+.1f}"
+        table.add_row(f"margin {name}", view.margin(name, value), margin_bar(value, scale))
+    nothing = view.certified != view.certified
+    certified = "nothing certified yet" if nothing else f"certified {view.certified:+.{view.digits}f}"
     table.add_row("shield", f"{view.interventions} changed", f"{certified}; last rule: {view.rule or 'none'}")
     if view.uncertified or view.outside > 0:
         told = f"a reading {view.outside:.2g} outside of the bounds" if view.outside > 0 else ""

@@ -19,8 +19,8 @@ from wm.experiments.assemble import find_model, make_env, make_model, make_mpc, 
 from wm.experiments.delayed_planner import PlannerSetup
 from wm.experiments.mission import look_at_goal
 from wm.experiments.options import require_seed
-from wm.experiments.robots import Rig, RobotName, bridged_rig, simulated_rig
-from wm.experiments.rules import ARENA, Rules
+from wm.experiments.robots import Rig, RobotName, bridged_rig, simulated_rig, world_of
+from wm.experiments.rules import PUSHER, RobotShape, Rules
 from wm.experiments.start import find_start
 from wm.model import WorldModel
 from wm.planners.control.arming import unsafe_stop
@@ -38,7 +38,7 @@ REPLAN_EVERY = 5
 """Control steps from one plan to the next."""
 
 PICTURE_PIXELS = 2.0
-"""Way of the pusher, in pixels of the picture, after which a camera that is alive must show another picture: its edge
+"""Way of the robot, in pixels of the picture, after which a camera that is alive must show another picture: its edge
 has then passed over whole pixels, whatever the camera averages or rounds."""
 
 LONGEST_S = 86_400.0
@@ -55,7 +55,7 @@ class ControlRequest:
         rate: Control steps per second, which has to be the robot's; None takes the robot's.
         start: Of a simulated robot, see `find_start`.
         seed: Of the search, and of a simulated start that no file gives.
-        model: Shipped name or path.
+        model: Shipped name or path; None: the simulated robot's world, or push-T behind a bridge.
         planner: Planner's name.
         think: How much it thinks for a plan, see `Thinking.parse`; None: as it is by itself.
         rules: What the robot keeps.
@@ -73,7 +73,7 @@ class ControlRequest:
     rate: float | int | None = None
     start: Path | None = None
     seed: int | None = None
-    model: str = "pusht"
+    model: str | None = None
     planner: str = "icem"
     think: str | None = None
     rules: Rules = Rules()
@@ -92,6 +92,7 @@ class Drive:
     Attributes:
         request: Where they come from.
         rig: The robot.
+        shape: Its disc and unit of length.
         model: The world model.
         setup: Builds the planner in its process.
         shield: Certifies every action.
@@ -104,6 +105,7 @@ class Drive:
 
     request: ControlRequest
     rig: Rig
+    shape: RobotShape
     model: WorldModel
     setup: PlannerSetup
     shield: Shield
@@ -126,19 +128,23 @@ def prepare(request: ControlRequest) -> Drive:
     """
     _check_numbers(request)
     name = RobotName.parse(request.robot)
+    request = dataclasses.replace(request, model=request.model or name.env or "pusht")
     model, rig, goal_known = _simulated(request, name.env) if name.env else _bridged(request, name)
+    world = world_of(model.spec.env.env)
     robot, size = rig.robot, model.spec.encoder.image_size
     if request.rate is not None:
         require_equal("control rate [Hz]", robot.action_spec.control_hz, request.rate, "--rate")
-    if robot.kinematics is None:
+    if robot.kinematics is None or world.robot is None:
         raise BadInputError(f"robot '{request.robot}': it declares no kinematics, so no action can be certified.")
     goal = read_goal_picture(request.goal, size)
-    make_mpc(request.planner, model.spec.frameskip, think=request.think)
-    guardrails = request.rules.guardrails(robot.kinematics)
+    make_mpc(request.planner, model.spec.frameskip, world.planning, request.think)
+    request = dataclasses.replace(request, rules=request.rules.within(world.robot))
+    guardrails = world.guardrails(request.rules, robot.kinematics)
     late_s = rig.late_s if request.latency_ms is None else request.latency_ms / 1000
     shield = Shield(robot.kinematics, robot.action_spec, guardrails, ShieldLimits(late_s, **request.bounds))
     age_s = rig.reading_age_within(late_s)
-    settings = loop_settings(robot.action_spec.control_hz, size, shield.limits, age_s)
+    settings = loop_settings(robot.action_spec.control_hz, size, shield.limits, age_s, world.robot)
+    assert request.model is not None
     setup = PlannerSetup(
         model=request.model,
         planner=request.planner,
@@ -152,18 +158,25 @@ def prepare(request: ControlRequest) -> Drive:
     _, warnings = look_at_goal(model, goal)
     sha256 = hashlib.sha256(request.goal.read_bytes()).hexdigest()
     _require_clear(rig, shield, guardrails, request.reset)
-    return Drive(request, rig, model, setup, shield, guardrails, settings, sha256, goal_known, tuple(warnings))
+    return Drive(
+        request, rig, world.robot, model, setup, shield, guardrails, settings, sha256, goal_known, tuple(warnings)
+    )
 
 
 def loop_settings(
-    rate_hz: float | int, image_size: int, limits: ShieldLimits, reading_age_s: float | None = None
+    rate_hz: float | int,
+    image_size: int,
+    limits: ShieldLimits,
+    reading_age_s: float | None = None,
+    robot: RobotShape = PUSHER,
 ) -> LoopSettings:
     """Rates and times of `wm control`; ``reading_age_s`` as in `LoopSettings`.
 
-    A picture of push-T shows 512 px of the world, 5.3 px in each of its 96 pixels. After twice that it must have
-    changed; a robot that stands still only seems to move, by twice the stated error of its position.
+    A picture of push-T shows 512 px of the world, 5.3 px in each of its 96 pixels; the arm's at most 1.2 cm. After
+    twice that it must have changed; a robot that stands still only seems to move, by twice the stated error of its
+    position.
     """
-    travel = PICTURE_PIXELS * (ARENA[2] - ARENA[0]) / image_size + 2 * limits.position_error
+    travel = PICTURE_PIXELS * robot.pictured / image_size + 2 * limits.position_error
     return LoopSettings(
         rate_hz,
         lead_steps=LEAD_STEPS,
@@ -201,7 +214,7 @@ def _check_numbers(request: ControlRequest) -> None:
 
 def _simulated(request: ControlRequest, env_name: str) -> tuple[WorldModel, Rig, bool]:
     """Model, robot, and whether the goal's state is known."""
-    model = make_model(request.model, env_name)
+    model = make_model(request.model or env_name, env_name)
     env = make_env(env_name, model.spec.encoder.image_size)
     start = find_start(env, env_name, request.goal, request.start, request.seed)
     if request.until_reached and start.goal_state is None:
@@ -216,6 +229,7 @@ def _bridged(request: ControlRequest, name: RobotName) -> tuple[WorldModel, Rig,
         option = "--start" if request.start is not None else "--until-reached"
         raise BadInputError(f"{option}: expected a simulated robot (sim:…), came '{request.robot}'.")
     assert name.address is not None
+    assert request.model is not None
     model, path = find_model(request.model)
     rig = bridged_rig(*name.address)
     action, observation = rig.robot.action_spec, rig.robot.observation_spec

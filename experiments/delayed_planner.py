@@ -18,6 +18,7 @@ from torch import Tensor
 from wm.errors import BadInputError
 from wm.experiments.assemble import find_model, make_mpc
 from wm.experiments.episode import LatentPlanner
+from wm.experiments.robots import world_of
 from wm.experiments.rules import Rules
 from wm.kinematics import PointKinematics
 from wm.model import WorldModel
@@ -113,6 +114,8 @@ def pinned(actions: Float[Tensor, "B S H A"], committed: Float[Tensor, "d W"]) -
 class PlannerSetup:
     """All that a process needs to plan; calling it builds the planner and plans once, so that the first plan is fast.
 
+    How to plan, and the disc that keeps the rules, are those of the model's world.
+
     Attributes:
         model: Shipped name or path.
         planner: Planner's name.
@@ -139,7 +142,7 @@ class PlannerSetup:
         """Load the model and encode the goal.
 
         Raises:
-            WmError: as `find_model`, `make_mpc` and `Rules.guardrails`.
+            WmError: as `find_model`, `make_mpc` and `World.guardrails`.
         """
         model, _ = find_model(self.model)
         warm_up(self.planner_of(model, self.goal_image, self.seed))
@@ -147,15 +150,18 @@ class PlannerSetup:
 
     def planner_of(self, model: WorldModel, goal_image: np.ndarray, seed: int) -> DelayedPlanner:
         """A planner to some goal, with a model that is loaded."""
-        rules = self.rules.guardrails(self.kinematics) if self.guarded else []
+        world = world_of(model.spec.env.env)
         return DelayedPlanner(
             model,
-            make_mpc(self.planner, model.spec.frameskip, think=self.think),
+            make_mpc(self.planner, model.spec.frameskip, world.planning, self.think),
             model.encode(torch.from_numpy(goal_image)[None, None]),
-            guardrails=rules,
+            guardrails=world.guardrails(self.rules, self.kinematics) if self.guarded else [],
             kinematics=self.kinematics,
+            earlier_weight=world.planning.earlier_weight,
+            robot_weight=world.planning.robot_weight,
             budget=self.budget_steps,
             seed=seed,
+            rest=world.rest_action(),
         )
 
 

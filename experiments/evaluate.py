@@ -102,7 +102,7 @@ def _config(player: Player, goals: str | None, goal_offset: int | None, seed: in
         },
         "think": setting.think,
         "planner": {"name": setting.planner} | planner_settings(player.mpc, world.planning),
-        "guardrails": Rules().as_json() if player.guardrails else None,
+        "guardrails": None if world.robot is None else Rules().within(world.robot).as_json(),
         "goal_offset": world.goal_offset if goal_offset is None else goal_offset,
         "budget_steps": setting.budget_steps,
         "deadline_ms": setting.deadline_ms,

@@ -39,7 +39,11 @@ def write_goal(
     assert task.goal_state is not None
     encoded = io.BytesIO()
     Image.fromarray(task.goal_image).save(encoded, _FORMATS[out.suffix.lower()], quality=95)
-    states = {"env": env, "start_state": task.start_state.tolist(), "goal_state": task.goal_state.tolist()}
+    states = {
+        "env": find_world(env).name,
+        "start_state": task.start_state.tolist(),
+        "goal_state": task.goal_state.tolist(),
+    }
     write_files({out: encoded.getvalue(), out.with_suffix(".json"): (json.dumps(states, indent=2) + "\n").encode()})
     return task
 

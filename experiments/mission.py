@@ -132,7 +132,7 @@ def prepare(request: Request) -> Mission:
     env, planning = world.make_env(size), world.planning
     mpc = make_mpc(request.planner, model.spec.frameskip, planning, think=request.think)
     goal = read_goal_picture(request.goal, size)
-    start = find_start(env, request.env, request.goal, request.start, request.seed)
+    start = find_start(env, world.name, request.goal, request.start, request.seed)
     guardrails = world.guardrails(request.rules, getattr(env, "kinematics", None))
     proprio = env.reset(options={"state": start.state})[0].get("proprio")
     if proprio is not None:

@@ -12,9 +12,13 @@ import typer
 from wm.errors import BadInputError
 from wm.experiments.rules import Rules, RulesFile, read_rules
 
-KeepOut = Annotated[list[str] | None, typer.Option(metavar="X,Y,R", help="Forbidden disc (px); may be repeated.")]
-Workspace = Annotated[str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="Box that the whole pusher stays in (px).")]
-MaxSpeed = Annotated[float | None, typer.Option(help="Speed limit of the pusher (px/s).")]
+KeepOut = Annotated[
+    list[str] | None, typer.Option(metavar="X,Y,R", help="Forbidden disc (px; the arm: m); may be repeated.")
+]
+Workspace = Annotated[
+    str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="Box that the whole robot stays in (px; the arm: m).")
+]
+MaxSpeed = Annotated[float | None, typer.Option(help="Speed limit of the robot (px/s; the arm: m/s).")]
 ModelName = Annotated[
     str | None, typer.Option(help="Model: a shipped name or a path (default: the environment's own name).")
 ]

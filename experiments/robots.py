@@ -1,4 +1,4 @@
-"""Robots by name: ``sim:pusht`` in this process, ``tcp:HOST:PORT`` behind a bridge."""
+"""Robots by name: ``sim:pusht`` or ``sim:arm`` in this process, ``tcp:HOST:PORT`` behind a bridge."""
 
 from __future__ import annotations
 
@@ -14,8 +14,20 @@ from wm.envs.bridge import BridgeRobot, BridgeStopper
 from wm.envs.gym_robot import GymRobot, Impairments
 from wm.errors import BadInputError, UnknownNameError
 from wm.experiments.worlds import WORLDS, find_world
+from wm.experiments.worlds.base import World
 from wm.robot import Robot, RobotObservation
 from wm.specs import EnvSpec
+
+SHORT = {"arm": "arm-push"}
+"""Worlds by a shorter name for their robot."""
+
+
+def world_of(env: str) -> World:
+    """The world whose robot a model of ``env`` drives; push-T's is taken for that of an environment of one's own.
+
+    A model's file is no place to name a module to import: only our own worlds are looked up.
+    """
+    return find_world(env if env in WORLDS else "pusht")
 
 
 def known_robots() -> list[str]:
@@ -92,7 +104,7 @@ class RobotName:
         if kind != "sim":
             raise UnknownNameError("robot", text, known_robots())
         try:
-            world = find_world(rest)
+            world = find_world(SHORT.get(rest, rest))
         except UnknownNameError:
             raise UnknownNameError("robot", text, known_robots()) from None
         if not world.drivable:
@@ -100,7 +112,7 @@ class RobotName:
                 f"robot '{text}': '{rest}' declares no kinematics, so no action can be certified; "
                 f"expected one of {', '.join(known_robots())}."
             )
-        return cls(env=rest)
+        return cls(env=world.name)
 
 
 @dataclass(frozen=True)

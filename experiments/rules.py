@@ -31,24 +31,47 @@ Polygon = tuple[tuple[float, float], ...]
 ARENA: Box = (0.0, 0.0, 512.0, 512.0)
 """What the camera of push-T sees: x low, y low, x high, y high [px]."""
 
-ROBOT_RADIUS = 15.0
-"""Of push-T's pusher [px]."""
+
+@dataclass(frozen=True)
+class RobotShape:
+    """What rules, messages and the watch over the camera have to know of a robot that moves in a plane.
+
+    Attributes:
+        radius: Of its disc [unit].
+        unit: Of every length.
+        arena: x low, y low, x high, y high that the whole disc stays in where no workspace is given [unit].
+        pictured: Longest way in the plane from one side of the picture to the other [unit].
+        walled: Its motion is cut off where the disc would leave the arena, which its kinematics do not say. No
+            certified path may get there, so no workspace may be wider.
+        digits: Decimals of a length in what people read.
+    """
+
+    radius: float
+    unit: str
+    arena: Box
+    pictured: float
+    walled: bool = False
+    digits: int = 1
+
+
+PUSHER = RobotShape(15.0, "px", ARENA, pictured=ARENA[2] - ARENA[0])
+"""Push-T's."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """Hard rules for the pusher's disc, in px and seconds.
+    """Hard rules for a robot's disc, in its unit of length (push-T's px, the arm's m) and seconds.
 
-    A workspace is always among them: outside of the picture the model has seen nothing, and the pusher must stay in it.
+    A workspace is always among them: outside of the picture the model has seen nothing, and the robot must stay in it.
 
     Attributes:
-        keep_out: Forbidden discs x, y, radius [px].
-        keep_out_boxes: Forbidden boxes x low, y low, x high, y high [px].
-        keep_out_polygons: Forbidden convex polygons, corners x, y in order [px].
-        workspace: x low, y low, x high, y high [px] that the whole pusher stays in.
-        max_speed: px/s; None is no limit, as below.
-        max_acceleration: px/s^2.
-        max_jerk: px/s^3.
+        keep_out: Forbidden discs x, y, radius.
+        keep_out_boxes: Forbidden boxes x low, y low, x high, y high.
+        keep_out_polygons: Forbidden convex polygons, corners x, y in order.
+        workspace: x low, y low, x high, y high that the whole disc stays in; `ARENA`: the robot's own arena.
+        max_speed: Length unit per second; None is no limit, as below.
+        max_acceleration: Length unit per s^2.
+        max_jerk: Length unit per s^3.
     """
 
     keep_out: tuple[Disc, ...] = ()
@@ -59,33 +82,52 @@ class Rules:
     max_acceleration: float | int | None = None
     max_jerk: float | int | None = None
 
-    def guardrails(self, kinematics: PointKinematics | None = None) -> list[Guardrail]:
+    def within(self, robot: RobotShape) -> Rules:
+        """These rules for a robot: its arena is the workspace where none is given.
+
+        Raises:
+            BadInputError: a workspace that reaches beyond the walls where the robot's motion is cut off.
+        """
+        if self.workspace == ARENA:
+            return dataclasses.replace(self, workspace=robot.arena)
+        (x0, y0, x1, y1), (low_x, low_y, high_x, high_y) = self.workspace, robot.arena
+        if robot.walled and not (low_x <= x0 and low_y <= y0 and x1 <= high_x and y1 <= high_y):
+            raise BadInputError(
+                f"workspace: expected inside of {list(robot.arena)} {robot.unit}, at whose walls the robot's motion is "
+                f"cut off, came {list(self.workspace)}."
+            )
+        return self
+
+    def guardrails(self, kinematics: PointKinematics | None = None, robot: RobotShape = PUSHER) -> list[Guardrail]:
         """The rules as margins.
 
         Args:
             kinematics: The robot's motion, without which acceleration and jerk cannot be known.
+            robot: Whose disc keeps them.
 
         Raises:
-            BadInputError: a number that a guardrail refuses, or a limit of acceleration or jerk without kinematics.
+            BadInputError: as `within`, a number that a guardrail refuses, or a limit of acceleration or jerk without
+                kinematics.
         """
+        radius, unit, workspace = robot.radius, robot.unit, self.within(robot).workspace
         rules: list[Guardrail] = []
         if self.keep_out:
-            rules.append(KeepOutDiscs([d[:2] for d in self.keep_out], [d[2] for d in self.keep_out], ROBOT_RADIUS))
+            rules.append(KeepOutDiscs([d[:2] for d in self.keep_out], [d[2] for d in self.keep_out], radius, unit))
         if self.keep_out_boxes:
             lows, highs = [box[:2] for box in self.keep_out_boxes], [box[2:] for box in self.keep_out_boxes]
-            rules.append(KeepOutBoxes(lows, highs, ROBOT_RADIUS))
+            rules.append(KeepOutBoxes(lows, highs, radius, unit))
         if self.keep_out_polygons:
-            rules.append(KeepOutPolygons(self.keep_out_polygons, ROBOT_RADIUS))
-        rules.append(WorkspaceBox(self.workspace[:2], self.workspace[2:], ROBOT_RADIUS))
+            rules.append(KeepOutPolygons(self.keep_out_polygons, radius, unit))
+        rules.append(WorkspaceBox(workspace[:2], workspace[2:], radius, unit))
         if self.max_speed is not None:
-            rules.append(SpeedLimit(self.max_speed))
-        motion = ((self.max_acceleration, AccelerationLimit), (self.max_jerk, JerkLimit))
-        for limit, kind in motion:
+            rules.append(SpeedLimit(self.max_speed, f"{unit}/s"))
+        motion = ((self.max_acceleration, AccelerationLimit, "s^2"), (self.max_jerk, JerkLimit, "s^3"))
+        for limit, kind, per in motion:
             if limit is None:
                 continue
             if kinematics is None:
                 raise BadInputError("rules: a limit of acceleration or jerk needs a robot with declared kinematics.")
-            rules.append(kind(limit, kinematics))
+            rules.append(kind(limit, kinematics, f"{unit}/{per}"))
         return rules
 
     def as_json(self) -> dict[str, Any]:

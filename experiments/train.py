@@ -212,10 +212,12 @@ def _states(
 def probe_targets(names: Sequence[str], state: np.ndarray) -> tuple[list[str], Tensor]:
     """The true state's places and angles, ``(O, K)`` and their names; an angle as its cosine and its sine.
 
-    Velocities are left out: a single frame does not show them.
+    Velocities are left out, for a single frame does not show them, and numbers that never change.
     """
     found: dict[str, np.ndarray] = {}
     for name, values in zip(names, state.T, strict=False):
+        if np.ptp(values) < 1e-9:
+            continue
         if "angle" in name:
             found |= {f"cos({name})": np.cos(values), f"sin({name})": np.sin(values)}
         elif not name.rpartition("_")[2].startswith("v"):

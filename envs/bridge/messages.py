@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -91,18 +91,20 @@ def perhaps(inner: Check) -> Check:
     return lambda where, value: None if value is None else inner(where, value)
 
 
-def record(**checks: Check) -> Check:
-    """A map with exactly these keys."""
+def record(optional: Mapping[str, Check] | None = None, /, **needed: Check) -> Check:
+    """A map with exactly these keys; an optional one is left out where its value is nil."""
+    checks = {**needed, **(optional or {})}
 
     def check(where: str, value: Any) -> dict[str, Any]:
         if type(value) is not dict:
             raise _refused(where, f"a map of {sorted(checks)}", value)
-        if set(value) != set(checks):
-            extra = sorted(str(key)[:30] for key in set(value) - set(checks))
+        given = {key: item for key, item in value.items() if item is not None or key in needed or key not in checks}
+        if not set(needed) <= set(given) <= set(checks):
+            extra = sorted(str(key)[:30] for key in set(given) - set(checks))
             raise BadInputError(
-                f"bridge message, {where}: missing {sorted(set(checks) - set(value))}, unknown {extra[:8]}."
+                f"bridge message, {where}: missing {sorted(set(needed) - set(given))}, unknown {extra[:8]}."
             )
-        return {key: each(f"{where}.{key}", value[key]) for key, each in checks.items()}
+        return {key: each(f"{where}.{key}", given[key]) for key, each in checks.items() if key in given}
 
     return check
 
@@ -206,7 +208,12 @@ class Described(Message):
     checks: ClassVar[dict[str, Check]] = {
         "observation": record(image_size=integer(1, _MAX_SIDE), proprio=perhaps(_PROPRIO)),
         "action": record(
-            names=several(text), unit=text, low=several(number()), high=several(number()), control_hz=_POSITIVE
+            {"segment": _POSITIVE},
+            names=several(text),
+            unit=text,
+            low=several(number()),
+            high=several(number()),
+            control_hz=_POSITIVE,
         ),
         "kinematics": perhaps(
             record(kp=number(), kv=number(), dt=_POSITIVE, substeps=integer(1, 10**6), scale=_POSITIVE, relative=truth)

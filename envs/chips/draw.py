@@ -8,11 +8,8 @@ multisampling, has steps of a whole pixel), and the same to the last bit with an
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
-import sys
-from functools import lru_cache
-from typing import Literal
+from functools import cache, lru_cache
+from typing import Literal, cast
 
 import cv2
 import numpy as np
@@ -29,6 +26,7 @@ from wm.envs.chips.physics import (
     TABLE_HALF,
     TABLE_RGB,
 )
+from wm.envs.display import working_opengl
 from wm.errors import BadInputError
 
 Renderer = Literal["raster", "egl", "osmesa", "auto"]
@@ -89,27 +87,12 @@ def _table(fine: int) -> np.ndarray:
     return picture
 
 
-@lru_cache(maxsize=1)
+@cache
 def best_renderer() -> Renderer:
-    """EGL, else OSMesa, else the rasteriser; which it is is logged, once in a process.
-
-    Each is tried in a process of its own (a second or two): PyOpenGL cannot change its platform once it is loaded, and
-    a broken driver may end the process that tries it.
-    """
-    works = [name for name in ("egl", "osmesa") if _draws(name)]
-    chosen: Renderer = "egl" if "egl" in works else "osmesa" if works else "raster"
+    """EGL, else OSMesa, else the rasteriser; which it is is logged, once in a process."""
+    chosen = cast(Renderer, working_opengl() or "raster")
     logging.getLogger(__name__).warning("chips: pictures are drawn by %s", chosen)
     return chosen
-
-
-def _draws(backend: str) -> bool:
-    attempt = f"from mujoco.{backend} import GLContext; GLContext(16, 16).make_current()"
-    free = {name: value for name, value in os.environ.items() if name != "PYOPENGL_PLATFORM"}
-    try:
-        done = subprocess.run([sys.executable, "-c", attempt], env=free, capture_output=True, timeout=60)
-        return done.returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
 
 
 def known_renderer(name: str) -> Renderer:

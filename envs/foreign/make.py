@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from wm.envs.foreign.display import prepare_display
+from wm.envs.display import prepare_display
 from wm.envs.foreign.world import ForeignWorld
 from wm.errors import BadInputError
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import cv2
 import numpy as np
 
-from wm.envs.foreign.display import opengl_backend
+from wm.envs.display import opengl_backend
 from wm.envs.foreign.simulators import Simulator
 from wm.envs.foreign.world import ForeignWorld
 from wm.errors import BadInputError

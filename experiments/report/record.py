@@ -109,7 +109,7 @@ def record_of(mission: Mission, outcome: Outcome) -> PlanRecord:
         margins=[{name: _smallest(margin) for name, margin in plan.margins.items()} for plan in outcome.plans],
         executed_margins={name: min(margins) for name, margins in executed_margins(mission, outcome).items()},
         guardrail_violations=sum(outcome.violations.values()),
-        guardrails=request.rules.as_json() if mission.guardrails else {},
+        guardrails={} if mission.world.robot is None else request.rules.within(mission.world.robot).as_json(),
         prediction_errors=[dataclasses.asdict(error) for error in prediction_errors(mission.model, outcome)],
         goal={
             "picture": request.goal.name,

@@ -10,17 +10,36 @@ import numpy as np
 
 from wm.datasets.collect.arm import PushPolicy, ReachPolicy
 from wm.datasets.collect.runner import Policy
+from wm.envs.arm.env import arm_spec
 from wm.envs.arm.goals import SUCCESS_M, distance, target_state
+from wm.envs.arm.scene import HIGH, LOW, TOOL_RADIUS
 from wm.envs.arm.scene import Task as ArmTask
 from wm.envs.arm.scripted import LinePusher, StraightReacher
 from wm.experiments.baselines import StatePolicy
 from wm.experiments.episode import Task
 from wm.experiments.episode_log import Record
-from wm.experiments.rules import Rules
+from wm.experiments.rules import RobotShape
 from wm.experiments.worlds.base import Baseline, Panel, Planning, World
 from wm.experiments.worlds.tasks import fresh_tasks
-from wm.kinematics import PointKinematics
-from wm.planners.guardrails import Guardrail
+
+TIP = RobotShape(
+    TOOL_RADIUS,
+    "m",
+    arena=(
+        round(LOW["push"][0] - TOOL_RADIUS, 6),
+        round(LOW["push"][1] - TOOL_RADIUS, 6),
+        round(HIGH["push"][0] + TOOL_RADIUS, 6),
+        round(HIGH["push"][1] + TOOL_RADIUS, 6),
+    ),
+    pictured=1.15,
+    walled=True,
+    digits=4,
+)
+"""The tool's tip when pushing: its middle, the set-point, goes as far as the environment's workspace and stops there.
+
+The picture is 0.69 m wide at the camera's aim, half as much again along a table that is seen at 42 degrees, and a
+little more where that is far away.
+"""
 
 _KNOWS = {"sees": "the simulator's true state and the goal's, no picture"}
 
@@ -33,10 +52,21 @@ class _Arm(World):
     """
 
     task: ArmTask
+    moved: str  # what the task is about, in words
     steps = 60
     frameskip = 5
     goal_offset = None
     averaged = ("distance_m",)
+    planning = Planning()
+
+    def logged(self, ends: Sequence[tuple[np.ndarray, np.ndarray]]) -> str:
+        """How far what counts was from where it began."""
+        way = np.mean([distance(self.task, last, first) for first, last in ends])
+        return f"{self.moved} ended {100 * way:.0f} cm from its start on average"
+
+    def rest_action(self) -> np.ndarray:
+        """No displacement."""
+        return np.zeros(arm_spec(self.task).action.width, np.float32)
 
     def draw_tasks(self, seed: int, count: int, kind: str, offset: int | None, image_size: int | None) -> list[Task]:
         """The environment's own starts, and `wm.envs.arm.goals.target_state`."""
@@ -61,22 +91,14 @@ class ArmReach(_Arm):
 
     name = "arm-reach"
     task: ArmTask = "reach"
+    moved = "the tip"
     budget_steps = 30
     goal_kinds = ("reach",)
-    planning = Planning()
     policy_name = ReachPolicy.name
 
     def policy(self, seed: int) -> Policy:
         """From one random place to the next."""
         return ReachPolicy(seed)
-
-    def logged(self, ends: Sequence[tuple[np.ndarray, np.ndarray]]) -> str:
-        """How far the tip was from where it began."""
-        return f"the tip ended {_mean_cm(self.task, ends):.0f} cm from its start on average"
-
-    def rest_action(self) -> np.ndarray:
-        """No displacement."""
-        return np.zeros(3, np.float32)
 
     def baselines(self, env: Any) -> dict[str, Baseline]:
         """Straight to the goal's true place."""
@@ -88,35 +110,19 @@ class ArmPush(_Arm):
 
     name = "arm-push"
     task: ArmTask = "push"
+    moved = "the cube"
     budget_steps = 60
     goal_kinds = ("push",)
-    planning = Planning()
     policy_name = PushPolicy.name
-    drivable = True
+    robot = TIP
 
     def policy(self, seed: int) -> Policy:
         """Noisy cube-seeking."""
         return PushPolicy(seed)
 
-    def logged(self, ends: Sequence[tuple[np.ndarray, np.ndarray]]) -> str:
-        """How far the cube was moved."""
-        return f"the cube ended {_mean_cm(self.task, ends):.0f} cm from its start on average"
-
-    def rest_action(self) -> np.ndarray:
-        """No displacement."""
-        return np.zeros(2, np.float32)
-
-    def guardrails(self, rules: Rules, kinematics: PointKinematics | None) -> list[Guardrail]:
-        """On the tip's path."""
-        return rules.guardrails(kinematics)
-
     def baselines(self, env: Any) -> dict[str, Baseline]:
         """Round the cube, then along the line to the goal."""
         return {"line": Baseline(lambda task: StatePolicy(LinePusher(_goal(task)), env.get_state), _KNOWS)}
-
-
-def _mean_cm(task: ArmTask, ends: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
-    return 100 * float(np.mean([distance(task, last, first) for first, last in ends]))
 
 
 def _goal(task: Task) -> np.ndarray:

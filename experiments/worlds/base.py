@@ -16,7 +16,7 @@ from wm.datasets.collect.runner import Policy
 from wm.errors import BadInputError, UnknownNameError
 from wm.experiments.episode import EARLIER_WEIGHT, ROBOT_WEIGHT, Actor, Task
 from wm.experiments.episode_log import Record
-from wm.experiments.rules import Rules
+from wm.experiments.rules import RobotShape, Rules
 from wm.kinematics import PointKinematics
 from wm.planners.guardrails import Guardrail
 from wm.planners.mpc import MPC
@@ -109,7 +109,8 @@ class World(ABC):
         planning: How a model of it is planned with.
         policy_name: Of the policy that collects its logs, as in a log's recipe.
         view: Side of the picture in world units, for films that draw a path in it; None draws none.
-        drivable: Its environment declares the robot's kinematics, so that `wm control` can certify actions.
+        robot: The disc of a robot whose kinematics the environment declares, so that guardrails can be kept and
+            `wm control` can certify actions; None where it declares none.
         flags: Measures that are 1.0 or 0.0.
         averaged: Measures whose means are metrics; any other is in the episodes' records alone.
         oracle_facts: What `metrics.json` says of the oracle; None where there is none.
@@ -124,15 +125,24 @@ class World(ABC):
     planning: Planning
     policy_name: str
     view: float | None = None
-    drivable: bool = False
+    robot: RobotShape | None = None
     flags: Mapping[str, Flag] = MappingProxyType({})
     averaged: tuple[str, ...] = ()
     oracle_facts: Mapping[str, Any] | None = None
+
+    @property
+    def drivable(self) -> bool:
+        """`wm control` can certify actions."""
+        return self.robot is not None
 
     def make_env(self, image_size: int | None = None) -> Any:
         """A new environment; pictures have the environment's own size where no size is asked for [px]."""
         options = {} if image_size is None else {"image_size": image_size}
         return gymnasium.make(wm.envs.ENV_IDS[self.name], disable_env_checker=True, **options).unwrapped
+
+    def recipe(self) -> dict[str, Any]:
+        """What else a store's recipe tells of how its logs were made, JSON values."""
+        return {}
 
     @abstractmethod
     def policy(self, seed: int) -> Policy:
@@ -194,11 +204,13 @@ class World(ABC):
         return self.draw_tasks(seed, count, kind or self.goal_kinds[0], offset, image_size)
 
     def guardrails(self, rules: Rules, kinematics: PointKinematics | None) -> list[Guardrail]:
-        """Rules as margins; without kinematics there is no path that any could be read off.
+        """Rules as margins on the robot's path; without kinematics there is no path that any could be read off.
 
         Raises:
             BadInputError: rules are asked for that cannot be kept.
         """
+        if self.robot is not None:
+            return rules.guardrails(kinematics, self.robot)
         if rules != Rules():
             raise BadInputError(
                 f"guardrails: '{self.name}' declares no kinematics, so none can be kept; expected none."

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 
-from wm.datasets.collect.runner import Policy, record
+from wm.datasets.collect.runner import Policy
 from wm.datasets.collect.wander import WanderPolicy
 from wm.envs.foreign.env import ForeignEnv
 from wm.envs.foreign.load import load_world
@@ -16,12 +18,9 @@ from wm.envs.foreign.world import ForeignWorld
 from wm.errors import BadInputError
 from wm.experiments.episode import Task
 from wm.experiments.worlds.base import Planning, World
-from wm.experiments.worlds.tasks import evaluation_seeds, picture, solved
+from wm.experiments.worlds.tasks import STEPS, logged_tasks
 
-_SETTLED = 5  # control steps before the earliest start
-_LONGEST = 1000  # control steps from start to goal
-_TRIES = 40  # episodes per wanted task, and as many again
-_RECORDING_SIZE = 16  # px; the pictures on the way to a start are not kept
+_LOOKED_AT = 16  # px; the pictures are not kept
 
 
 class Foreign(World):
@@ -34,7 +33,7 @@ class Foreign(World):
         declaration: What is known of it.
     """
 
-    steps = 100
+    steps = STEPS
     goal_offset = 25
     budget_steps = 50
     goal_kinds = ("logged",)
@@ -45,13 +44,20 @@ class Foreign(World):
     def __init__(self, declaration: ForeignWorld) -> None:
         self.declaration = declaration
         self.name, self.frameskip = declaration.name, declaration.frameskip
-        env = self.make_env(_RECORDING_SIZE)
+        env = self.make_env(_LOOKED_AT)
         self.action, self.compared = env.env_spec.action, env.goal_width
         env.close()
 
     def make_env(self, image_size: int | None = None) -> Any:
         """The wrapped environment."""
         return ForeignEnv(self.declaration) if image_size is None else ForeignEnv(self.declaration, image_size)
+
+    def recipe(self) -> dict[str, Any]:
+        """The declaration; of a function only its name, and nothing of where the file was."""
+        declared = dataclasses.asdict(self.declaration)
+        del declared["source"]
+        plain = json.dumps(declared, default=lambda value: getattr(value, "__qualname__", type(value).__name__))
+        return {"declaration": json.loads(plain)}
 
     def policy(self, seed: int) -> Policy:
         """Slowly varying random actions."""
@@ -66,35 +72,19 @@ class Foreign(World):
         return f"{np.mean(ways):.3g} from the start at the end on average (tolerance {goal.tolerance:g})"
 
     def draw_tasks(self, seed: int, count: int, kind: str, offset: int | None, image_size: int | None) -> list[Task]:
-        """Start and goal are states of one fresh episode, `offset` control steps apart, and the start is no solution.
+        """See `logged_tasks`.
 
         Raises:
-            BadInputError: a number is out of range, no goal is declared, or nearly every start is solved.
+            BadInputError: as there, or no goal is declared.
         """
         assert offset is not None
         if self.declaration.goal is None:
             raise BadInputError(f"goals: '{self.name}' declares no goal test; add a [goal] to its declaration.")
-        if seed < 0 or count < 1 or not 1 <= offset <= _LONGEST:
-            raise BadInputError(
-                f"goals: expected seed >= 0, count >= 1, offset 1 to {_LONGEST}, came {seed}, {count}, {offset}."
-            )
-        recorder, painter = self.make_env(_RECORDING_SIZE), self.make_env(image_size)
-        tasks: list[Task] = []
-        for tried, (episode, first, planner) in enumerate(evaluation_seeds(seed)):
-            if len(tasks) == count:
-                break
-            if tried == _TRIES * (count + 1):
-                raise BadInputError(
-                    f"goals: only {len(tasks)} of {count} found in {tried} episodes; wandering {offset} control steps "
-                    "seldom leaves a goal's tolerance: use a larger offset, or a smaller tolerance."
-                )
-            latest = max(self.steps - offset, 4 * _SETTLED)
-            start_step = int(np.random.default_rng(first).integers(_SETTLED, latest + 1))
-            states = record(recorder, self.policy(episode), start_step + offset, episode).state
-            start, goal = states[start_step], states[start_step + offset]
-            if not solved(recorder, start, goal):
-                tasks.append(Task(start, picture(painter, goal), goal, planner))
-        return tasks
+        hint = (
+            f"wandering {offset} control steps seldom leaves a goal's tolerance: use a larger offset, or a smaller "
+            "tolerance"
+        )
+        return logged_tasks(self.make_env, self.policy, seed, count, offset, image_size, hint=hint)
 
     def measures(self, goal: np.ndarray, states: np.ndarray) -> dict[str, float]:
         """See the class."""

@@ -14,11 +14,11 @@ from wm.envs.pusht.physics import WORLD_SIZE
 from wm.envs.pusht.success import POSITION_TOLERANCE_PX, block_reached, wrap
 from wm.experiments.episode import Actor, Task
 from wm.experiments.episode_log import Record
-from wm.experiments.rules import Rules
+from wm.experiments.rules import PUSHER
 from wm.experiments.worlds.base import Flag, Panel, Planning, World
 from wm.experiments.worlds.pusht_oracle import PUSHER_SCALE, OracleController
-from wm.experiments.worlds.pusht_tasks import MOVED_PX, STEPS, block_shift, logged_tasks
-from wm.kinematics import PointKinematics
+from wm.experiments.worlds.pusht_tasks import MOVED_PX, block_shift, wanted
+from wm.experiments.worlds.tasks import STEPS, logged_tasks
 from wm.planners.guardrails import Guardrail
 from wm.planners.mpc import MPC
 
@@ -39,7 +39,7 @@ class PushT(World):
     planning = Planning()
     policy_name = BlockSeekingPolicy.name
     view = WORLD_SIZE
-    drivable = True
+    robot = PUSHER
     flags = {"block_reached": Flag("block_success", "block", "block at its goal", "the block was at its place")}
     oracle_facts = {
         "simulator": "true push-T physics, full state and goal state known, no deadline",
@@ -55,9 +55,10 @@ class PushT(World):
         return f"block moved {np.mean([block_shift(*pair) for pair in ends]):.0f} px on average"
 
     def draw_tasks(self, seed: int, count: int, kind: str, offset: int | None, image_size: int | None) -> list[Task]:
-        """See `logged_tasks`."""
+        """See `logged_tasks` and `wm.experiments.worlds.pusht_tasks.wanted`."""
         assert offset is not None
-        return logged_tasks(self.make_env, seed, count, offset, image_size)
+        hint = f"goals {offset} control steps ahead seldom move the block, use a larger offset"
+        return logged_tasks(self.make_env, self.policy, seed, count, offset, image_size, wanted=wanted, hint=hint)
 
     def measures(self, goal: np.ndarray, states: np.ndarray) -> dict[str, float]:
         """See the class."""
@@ -72,10 +73,6 @@ class PushT(World):
     def rest_action(self) -> np.ndarray:
         """No displacement."""
         return np.zeros(2, np.float32)
-
-    def guardrails(self, rules: Rules, kinematics: PointKinematics | None) -> list[Guardrail]:
-        """On the pusher's path."""
-        return rules.guardrails(kinematics)
 
     def oracle(self, env: Any, mpc: MPC, task: Task, guardrails: list[Guardrail], budget: int) -> Actor:
         """On copies of the true simulator."""

@@ -286,7 +286,7 @@ class EnvContract:
         try:
             exercise(env, 1, STEPS)
             before = tracemalloc.get_traced_memory()[0]
-            exercise(env, 30, STEPS)
+            exercise(env, 30, STEPS // 4)  # tracing makes every step slower
             grown = tracemalloc.get_traced_memory()[0] - before
         finally:
             tracemalloc.stop()
@@ -296,7 +296,7 @@ class EnvContract:
     @pytest.mark.slow
     @pytest.mark.timeout(600)
     def test_memory_stays_flat_over_10_000_steps_and_200_resets(self, env_id: str) -> None:
-        env = make(env_id)
+        env = make(env_id, image_size=32)  # pictures that are kept would still be 30 MB
         exercise(env, 20, 50)
         resident = resident_bytes()
         exercise(env, 200, 50)

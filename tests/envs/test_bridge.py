@@ -21,6 +21,7 @@ from wm.envs.bridge import BridgeRobot, BridgeServer, BridgeStopper, serve
 from wm.envs.bridge import messages as m
 from wm.envs.bridge.__main__ import main
 from wm.envs.bridge.client import StampMap
+from wm.envs.bridge.server import describe
 from wm.envs.gym_robot import GymRobot
 from wm.errors import BadInputError, RobotError
 
@@ -57,6 +58,24 @@ def test_the_specifications_come_over_whole(server: BridgeServer) -> None:
     assert robot.observation_spec == server.robot.observation_spec
     assert robot.action_spec == server.robot.action_spec
     assert robot.kinematics == server.robot.kinematics
+
+
+def test_an_action_s_optional_field_comes_over_and_is_left_out_where_there_is_none() -> None:
+    world = RecordedWorld()
+    with served(world) as server:
+        plain = m.pack(describe(server.robot, 1, 0.5))
+        assert b"segment" not in plain and "segment" not in m.unpack(plain, m.REPLIES).action  # as in older programs
+    world.unwrapped.spec_ = replace(world.unwrapped.spec_, action=replace(world.unwrapped.spec_.action, segment=2.5))
+    with served(world) as server:
+        assert BridgeRobot.at(*server.address, **SLOW).action_spec.segment == 2.5
+        told = describe(server.robot, 1, 0.5)
+    for action, message in (
+        (told.action | {"segment": -1.0}, r"described\.action\.segment: expected a finite number"),
+        (told.action | {"other": 1.0}, r"described\.action: missing \[\], unknown \['other'\]"),
+        (told.action | {"unit": None}, r"described\.action\.unit: expected a text"),
+    ):
+        with pytest.raises(BadInputError, match=message):
+            m.pack(replace(told, action=action))
 
 
 def test_another_robot_than_expected_is_refused(server: BridgeServer) -> None:

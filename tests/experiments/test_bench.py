@@ -14,7 +14,7 @@ def test_seconds_is_the_median_and_the_first_run_does_not_count() -> None:
     assert 0.015 < bench.seconds(lambda: time.sleep(next(sleeps)), runs=3) < 0.1
 
 
-@pytest.mark.parametrize("measure", [bench.bench_push_t, bench.bench_store])
+@pytest.mark.parametrize("measure", [bench.bench_push_t, bench.bench_store, bench.bench_chips, bench.bench_arm])
 def test_rates_are_positive(measure: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "seconds", lambda work, runs=1: (work(), 0.5)[1])
     figures = measure()  # type: ignore[operator]

@@ -8,13 +8,16 @@ from wm.envs.bridge import BridgeServer
 from wm.envs.gym_robot import GymRobot
 from wm.envs.pusht.env import PushTEnv
 from wm.errors import BadInputError, UnknownNameError
-from wm.experiments.robots import RobotName, bridged_rig, simulated_rig
+from wm.experiments.robots import RobotName, bridged_rig, simulated_rig, world_of
+from wm.experiments.rules import PUSHER
+from wm.experiments.worlds.arm import TIP
 
 START = np.array([100.0, 120.0, 300.0, 300.0, 0.5])
 
 
 def test_a_name_is_taken_apart() -> None:
     assert RobotName.parse("sim:pusht") == RobotName(env="pusht")
+    assert RobotName.parse("sim:arm") == RobotName.parse("sim:arm-push") == RobotName(env="arm-push")
     assert RobotName.parse("tcp:robot.local:5555") == RobotName(address=("robot.local", 5555))
     assert RobotName.parse("tcp:[::1]:1") == RobotName(address=("::1", 1))
     with pytest.raises(UnknownNameError, match="unknown robot 'sim:push'"):
@@ -22,9 +25,12 @@ def test_a_name_is_taken_apart() -> None:
 
 
 def test_a_world_without_kinematics_cannot_be_driven() -> None:
-    with pytest.raises(BadInputError, match="'sim:chips': 'chips' declares no kinematics, .* one of sim:pusht, .*tcp:"):
-        RobotName.parse("sim:chips")
-    with pytest.raises(UnknownNameError, match="Known: sim:pusht") as error:
+    for name in ("chips", "arm-reach", "Pendulum-v1"):
+        told = f"^robot 'sim:{name}': '{name}' declares no kinematics, .* one of sim:pusht, sim:arm-push, tcp:"
+        with pytest.raises(BadInputError, match=told) as refused:
+            RobotName.parse(f"sim:{name}")
+        assert "\n" not in str(refused.value)
+    with pytest.raises(UnknownNameError, match="Known: sim:arm-push, sim:pusht, tcp:") as error:
         RobotName.parse("sim:nothing")
     assert "sim:chips" not in str(error.value)
 
@@ -47,6 +53,12 @@ def test_age_of_a_reading_and_delay_of_an_action_make_the_stated_latency_togethe
         assert rig.reading_age_within(latency) + rig.action_delay_s == pytest.approx(latency)
     with pytest.raises(BadInputError, match="latency: expected at least 100 ms, .* came 50 ms"):
         rig.reading_age_within(0.05)
+
+
+def test_a_model_names_no_world_but_our_own() -> None:
+    assert world_of("arm-push").robot is TIP and world_of("pusht").robot is PUSHER
+    for name in ("my-robot", "os:system", "CartPole-v1", "worlds.toml"):
+        assert world_of(name).name == "pusht"
 
 
 @pytest.mark.parametrize("late_s", [0.0, 0.04, 0.2])

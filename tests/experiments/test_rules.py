@@ -8,7 +8,7 @@ import torch
 
 from wm.errors import BadInputError, UnknownNameError, WmError
 from wm.experiments.options import rules_of
-from wm.experiments.rules import ARENA, Rules, on_states, read_rules
+from wm.experiments.rules import ARENA, PUSHER, RobotShape, Rules, on_states, read_rules
 from wm.kinematics import PointKinematics
 
 EVERY_KIND = """
@@ -60,6 +60,27 @@ def test_a_file_gives_every_kind_of_rule(tmp_path: Path) -> None:
 def test_rules_are_for_the_whole_disc_of_the_pusher(rules: Rules, place: tuple[float, float], margin: float) -> None:
     state = torch.tensor([*place, 0.0, 0.0])
     assert float(on_states(rules.guardrails())[0].margin_of(state)) == pytest.approx(margin)
+
+
+def test_a_robot_brings_its_disc_its_unit_and_its_arena() -> None:
+    shape = RobotShape(0.015, "m", (0.2, -0.3, 0.7, 0.3), pictured=1.0, walled=True)
+    rules = Rules(((0.5, 0.0, 0.05),), max_speed=0.2, max_acceleration=3.0, max_jerk=500.0)
+    assert rules.within(shape).workspace == shape.arena and rules.within(PUSHER) == rules
+    made = {rule.name: rule for rule in rules.guardrails(ROBOT, shape)}
+    units = {"keep_out": "m", "workspace": "m", "speed": "m/s", "acceleration": "m/s^2", "jerk": "m/s^3"}
+    assert {name: rule.unit for name, rule in made.items()} == units
+    state = torch.tensor([0.3, 0.0, 0.0, 0.0])
+    margins = {rule.name: float(rule.margin_of(state)) for rule in on_states(list(made.values()))}
+    assert margins == pytest.approx({"keep_out": 0.135, "workspace": 0.085, "speed": 0.2}, abs=1e-6)
+
+
+def test_a_workspace_ends_at_the_walls_that_cut_a_robot_s_motion_off() -> None:
+    shape = RobotShape(0.015, "m", (0.2, -0.3, 0.7, 0.3), pictured=1.0, walled=True)
+    assert Rules(workspace=(0.2, -0.1, 0.5, 0.3)).within(shape).workspace == (0.2, -0.1, 0.5, 0.3)
+    told = r"workspace: expected inside of \[0\.2, -0\.3, 0\.7, 0\.3\] m, .* came \[0\.1, -0\.1, 0\.5, 0\.3\]"
+    with pytest.raises(BadInputError, match=told):
+        Rules(workspace=(0.1, -0.1, 0.5, 0.3)).guardrails(ROBOT, shape)
+    assert Rules(workspace=(-9.0, 0.0, 600.0, 600.0)).within(PUSHER).workspace == (-9.0, 0.0, 600.0, 600.0)
 
 
 def test_options_join_the_file(tmp_path: Path) -> None:

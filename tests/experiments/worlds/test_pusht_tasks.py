@@ -61,9 +61,9 @@ def test_a_block_that_sticks_out_is_not_in_the_picture() -> None:
 def test_errors_say_what_came(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnknownNameError, match="unknown environment 'pushT'. Did you mean 'pusht'"):
         sample_tasks("pushT", 0, 1, 25)
-    with pytest.raises(BadInputError, match="expected an offset of at most 1000 control steps, came 100000"):
+    with pytest.raises(BadInputError, match="an offset of 1 to 1000 control steps, came 0, 1, 100000"):
         sample_tasks("pusht", 0, 1, 100_000)
-    with pytest.raises(BadInputError, match="expected seed >= 0, count >= 1, offset >= 1, came 0, 1, 0"):
+    with pytest.raises(BadInputError, match="expected seed >= 0, count >= 1, an offset of 1 to 1000 .* came 0, 1, 0"):
         sample_tasks("pusht", 0, 1, 0)
     monkeypatch.setattr(pusht_tasks, "MOVED_PX", 1e9)
     with pytest.raises(BadInputError, match="only 0 of 1 found in 80 episodes; goals 2 control steps ahead seldom"):

@@ -1,16 +1,17 @@
-"""Let foreign environments draw without a display: which OpenGL MuJoCo uses, and pygame's dummy video driver."""
+"""Drawing without a display: which OpenGL MuJoCo uses, and pygame's dummy video driver."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from functools import cache
 
 BACKENDS = ("egl", "osmesa")
 
 
 def prepare_display(opengl: bool) -> None:
-    """Choose, once in a process, how pictures are drawn; what the user has set himself stays.
+    """Choose, once in a process, how pictures of foreign environments are drawn; what the user has set himself stays.
 
     It has to be called before a package that draws is imported, and says nothing. The choice is kept in the
     environment's variables, so that worker processes inherit it.
@@ -21,7 +22,7 @@ def prepare_display(opengl: bool) -> None:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     if opengl and "MUJOCO_GL" not in os.environ:
-        works = next((backend for backend in BACKENDS if _draws(backend)), None)
+        works = working_opengl()
         if works is not None:
             os.environ["MUJOCO_GL"] = works
 
@@ -31,13 +32,21 @@ def opengl_backend() -> str:
     return os.environ.get("MUJOCO_GL", BACKENDS[0])
 
 
+@cache
+def working_opengl() -> str | None:
+    """The first of `BACKENDS` that works here, or None.
+
+    Each is tried in a process of its own (a second or two): PyOpenGL cannot change its platform once it is loaded, and
+    a broken driver may end the process that tries it.
+    """
+    return next((backend for backend in BACKENDS if _draws(backend)), None)
+
+
 def _draws(backend: str) -> bool:
-    """Tried in a process of its own: PyOpenGL cannot change its platform, and a broken driver may end the process."""
     attempt = f"from mujoco.{backend} import GLContext; GLContext(16, 16).make_current()"
     free = {name: value for name, value in os.environ.items() if name != "PYOPENGL_PLATFORM"}
     try:
-        return (
-            subprocess.run([sys.executable, "-c", attempt], env=free, capture_output=True, timeout=60).returncode == 0
-        )
+        done = subprocess.run([sys.executable, "-c", attempt], env=free, capture_output=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return False
+    return done.returncode == 0
