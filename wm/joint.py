@@ -63,7 +63,6 @@ class JointModel(nn.Module, Generic[Head]):
         target = states[:, history:]
         prediction = rollout_loss(imagined, target, torch.ones(states.shape[-1]))
         embeddings = states[..., :latent].flatten(0, 1)
-        world_width = latent
         read_out = torch.zeros(())
         explained = torch.zeros(1)
         if proprio is not None:
@@ -71,33 +70,14 @@ class JointModel(nn.Module, Generic[Head]):
             read_out = (embeddings[:, -known.shape[1] :] - known).square().mean()
             world = embeddings[:, : -known.shape[1]]
             explained = explained_part(world, known, generator)
-            embeddings, world_width = world - explained, world.shape[1]
-        if isinstance(self.head, PatchHead):
-            embeddings = blocks(embeddings, self.head.grid)
+            embeddings = world - explained
         collapse = sigreg(embeddings, generator) if regulariser > 0 else torch.zeros(())
         value = prediction + regulariser * collapse + read_out + EXPLAINED_WEIGHT * explained.square().mean()
         with torch.no_grad():
+            world_width = embeddings.shape[1]
             last = states[:, history - 1, :world_width]
             copy = (last - target[:, -1, :world_width]).square().mean()
             error = (imagined - target)[:, -1, :world_width].square().mean()
         figures = {"prediction": prediction, "sigreg": collapse, "read_out": read_out, "std": embeddings.std(0).mean()}
         figures |= {"explained": explained.square().mean(), "share_of_copy": error / copy.clamp_min(1e-9)}
         return value, {name: figure.detach() for name, figure in figures.items()}
-
-
-BLOCK = 4
-"""Side of the blocks of patches that are regularised as one embedding."""
-
-
-def blocks(fields: Float[Tensor, "M X"], grid: int) -> Float[Tensor, "K Y"]:
-    """Fields of patch numbers cut into blocks of `BLOCK` × `BLOCK` patches, each an embedding of its own.
-
-    Of a whole field a batch shows too little of what its hundreds of numbers have to do with each other: neighbours
-    that all say the same, a blurred field, would pass for independent. Where the grid is smaller, or not a multiple of
-    the block, the field stays whole.
-    """
-    if grid % BLOCK:
-        return fields
-    side, width = grid // BLOCK, fields.shape[1] // grid**2
-    cut = fields.unflatten(1, (side, BLOCK, side, BLOCK, width)).permute(0, 1, 3, 2, 4, 5)
-    return cut.reshape(-1, BLOCK * BLOCK * width)

@@ -40,7 +40,7 @@ class Chips(World):
     goal_offset = None
     budget_steps = 10
     goal_kinds = SHAPES
-    planning = Planning(horizon=1, robot_weight=1.0, population=300, iterations=5, init_std=0.6)
+    planning = Planning(horizon=1, robot_weight=1.0, population=400, iterations=8, init_std=0.6)
     policy_name = RandomStrokePolicy.name
     averaged = ("chamfer_m", "chamfer_fraction", "coverage")
     oracle_facts = {"simulator": "true chips physics, full state and goal state known, no deadline"}

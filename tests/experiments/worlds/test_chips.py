@@ -179,7 +179,7 @@ def test_requests_that_make_no_sense_are_refused(
     refused(goal(goals="t"), "unknown kind of goals in 'chips' 't'")
     refused(goal(goals="T", env="pusht"), "unknown kind of goals in 'pusht' 'T'.* Known: logged")
     evaluate = command(monkeypatch, capsys, "eval", out=tmp_path / "out", episodes=1)
-    refused(evaluate(), r"unknown model \(a shipped name or a path\) 'chips'")
+    refused(evaluate(model="chip"), r"unknown model \(a shipped name or a path\) 'chip'. Did you mean 'chips'")
     refused(evaluate(env="pusht", model=model), "model of another environment: .*expected pusht, came chips")
     assert list(tmp_path.iterdir()) == []
 
