@@ -78,7 +78,9 @@ SHIPPED = {
         pretrain_batch=64, draft_steps=0, predictor_steps=10_000, proposal_steps=0, decoder_steps=1500,
     ),
     "arm-push": _ARM,
-    "arm-reach": replace(_ARM, episodes=1200, pretrain_steps=1000, predictor_steps=2500),
+    "arm-reach": replace(
+        _ARM, episodes=1200, pretrain_episodes=1200, pretrain_steps=1000, predictor_steps=2500
+    ),
 }  # fmt: skip
 """The recipe of each shipped model."""
 
