@@ -52,7 +52,7 @@ def main() -> None:
     130 interrupted, by Ctrl-C or by SIGTERM, which does the same.
     """
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = build_app()(sys.argv[1:] or ["--help"], standalone_mode=False)  # raises where else it would print a box
         if code == INTERRUPTED:
@@ -69,6 +69,13 @@ def main() -> None:
     except KeyboardInterrupt:
         print("wm: interrupted.", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def _interrupt(*_: object) -> None:
+    """What Ctrl-C does; also where a shell has it ignored, as it has for whatever a script starts in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
 
 
 def _fail(message: str) -> None:

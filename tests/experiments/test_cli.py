@@ -47,9 +47,10 @@ def test_without_a_command_the_help_is_shown(
     assert all(command in shown for command in cli.COMMANDS)
 
 
-def test_sigterm_ends_a_command_as_ctrl_c_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("handler", ["default_int_handler", "SIG_IGN"])  # ignored: what a script starts with `&`
+def test_sigterm_ends_a_command_as_ctrl_c_does(tmp_path: Path, handler: str) -> None:
     words = ["collect", "--out", str(tmp_path / "data"), "--episodes", "100000", "--workers", "0"]
-    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from wm.experiments.cli import"
+    program = f"import signal; signal.signal(signal.SIGINT, signal.{handler}); from wm.experiments.cli import"
     command = subprocess.Popen([sys.executable, "-c", f"{program} main; main()", *words], stderr=subprocess.PIPE)
     while not (tmp_path / "data" / "commits.jsonl").exists():
         time.sleep(0.1)
