@@ -254,7 +254,7 @@ def main(
         torch.set_num_threads(threads)
     world = find_world(env)
     budget_steps = world.budget_steps if budget_steps is None else budget_steps
-    setting = Setting(env, model or env, planner, budget_steps, deadline_ms, torch.get_num_threads(), think)
+    setting = Setting(env, model or world.name, planner, budget_steps, deadline_ms, torch.get_num_threads(), think)
     metrics = evaluate(
         setting,
         out,

@@ -125,8 +125,10 @@ def summary(record: PlanRecord, out: Path) -> str:
         times = f"{median(record.plan_ms):.0f} ms a replan (median), {max(record.plan_ms):.0f} ms at most"
         spent = [search["candidates"] for search in record.searches]
         lines.append(f"{len(record.plan_ms)} plans, {times}; {median(spent):.0f} candidates (median)")
+    if record.measures:
+        lines.append("at the end: " + ", ".join(f"{name} {value:.3g}" for name, value in record.measures.items()))
     for name, margin in record.executed_margins.items():
-        lines.append(f"guardrail {name}: smallest executed margin {margin:.1f}")
+        lines.append(f"guardrail {name}: smallest executed margin {margin:{'.1f' if abs(margin) >= 1 else '.3g'}}")
     if record.executed_margins:
         lines.append(f"guardrail violations: {record.guardrail_violations}")
     lines += [f"{out / name}" for name in ("rollout.gif", "energy.png", "report.html", "plan.json")]
@@ -162,7 +164,7 @@ def main(
         goal=goal,
         start=start,
         seed=seed,
-        model=model or env,
+        model=model or world.name,
         planner=planner,
         think=think,
         budget_steps=world.budget_steps if budget_steps is None else budget_steps,

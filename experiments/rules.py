@@ -86,8 +86,17 @@ class Rules:
         """These rules for a robot: its arena is the workspace where none is given.
 
         Raises:
-            BadInputError: a workspace that reaches beyond the walls where the robot's motion is cut off.
+            BadInputError: a disc that is out of the robot's reach, and so guards nothing (another unit?); a workspace
+                that reaches beyond the walls where the robot's motion is cut off.
         """
+        low, high = robot.arena[:2], robot.arena[2:]
+        for x, y, radius in self.keep_out:
+            beyond = [max(a - v, v - b, 0.0) for v, a, b in zip((x, y), low, high, strict=True)]
+            if math.hypot(*beyond) >= radius:
+                raise BadInputError(
+                    f"keep-out: expected a disc that reaches into the robot's {list(robot.arena)} {robot.unit}, "
+                    f"came {[x, y, radius]} {robot.unit}."
+                )
         if self.workspace == ARENA:
             return dataclasses.replace(self, workspace=robot.arena)
         (x0, y0, x1, y1), (low_x, low_y, high_x, high_y) = self.workspace, robot.arena

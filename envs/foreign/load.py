@@ -96,9 +96,6 @@ def _existing(path: Path) -> Path:
 def _checked(table: str, data: Mapping[str, Any]) -> dict[str, Any]:
     """The table's fields, known and of the right type, lists as tuples."""
     dot, fields = f"{table}." if table else "", _FIELDS[table]
-    for name in _NEEDED[table]:
-        if name not in data:
-            raise BadInputError(f"{dot}{name}: expected {fields[name]}, came nothing.")
     checked = {}
     for name, value in data.items():
         if name not in fields:
@@ -106,6 +103,9 @@ def _checked(table: str, data: Mapping[str, Any]) -> dict[str, Any]:
         if not _is(fields[name], value):
             raise BadInputError(f"{dot}{name}: expected {fields[name]}, came {value!r}.")
         checked[name] = tuple(value) if isinstance(value, list) else float(value) if fields[name] == _NUMBER else value
+    for name in _NEEDED[table]:  # last, so that a misspelt field is called that
+        if name not in data:
+            raise BadInputError(f"{dot}{name}: expected {fields[name]}, came nothing.")
     return checked
 
 

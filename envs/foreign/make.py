@@ -75,8 +75,9 @@ def _import(module: str) -> None:
             warnings.simplefilter("ignore")
             importlib.import_module(module)
     except ModuleNotFoundError as error:
-        package = _PACKAGES.get(module.split(".")[0], (error.name or module).split(".")[0].replace("_", "-"))
-        raise BadInputError(f"no module '{error.name}'; it may be installed with `pip install {package}`.") from error
+        package = _PACKAGES.get(module.split(".")[0])
+        how = f"`pip install {package}` installs it." if package else "is it installed, and its name right?"
+        raise BadInputError(f"no module '{error.name}': {how}") from error
     except Exception as error:  # foreign code may fail in any way
         raise BadInputError(f"module '{module}' cannot be imported: {type(error).__name__}: {error}") from error
 

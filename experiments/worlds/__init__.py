@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-import gymnasium
-
+from wm.envs import ENV_IDS
 from wm.errors import UnknownNameError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def find_world(name: str) -> World:
         UnknownNameError: no such world.
         BadInputError: a foreign environment that cannot be used.
     """
+    name = {gym_id: short for short, gym_id in ENV_IDS.items()}.get(name, name)  # our own by Gymnasium's id
     if name not in WORLDS:
         if not _foreign(name):
             raise UnknownNameError("environment", name, WORLDS)
@@ -47,4 +48,4 @@ def find_world(name: str) -> World:
 
 def _foreign(name: str) -> bool:
     """Whether a name that is none of ours is meant for Gymnasium."""
-    return ":" in name or name.endswith((".toml", ".py")) or name in gymnasium.registry
+    return ":" in name or name.endswith((".toml", ".py")) or re.search(r"-v\d+$", name) is not None

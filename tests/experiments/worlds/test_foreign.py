@@ -124,7 +124,7 @@ def test_goal_plan_and_eval(
     [
         ("Pendulm-v1", "unknown environment 'Pendulm-v1'"),
         ("gymnasium:Pendulm-v1", "unknown environment 'gymnasium:Pendulm-v1'. Did you mean 'Pendulum-v1'"),
-        ("nosuch:Env-v0", "no module 'nosuch'; it may be installed with `pip install nosuch`"),
+        ("nosuch:Env-v0", "no module 'nosuch': is it installed, and its name right?"),
         ("wmtest/Wordy-v0", r"wmtest/Wordy-v0: expected the render mode 'rgb_array', came \['ansi'\]"),
         ("CartPole-v1", r"CartPole-v1: actions: expected a Box of one dimension .*, came Discrete\(2\)"),
         ("nowhere.toml", "nowhere.toml: no such declaration"),
