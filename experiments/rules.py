@@ -86,15 +86,15 @@ class Rules:
         """These rules for a robot: its arena is the workspace where none is given.
 
         Raises:
-            BadInputError: a disc that is out of the robot's reach, and so guards nothing (another unit?); a workspace
-                that reaches beyond the walls where the robot's motion is cut off.
+            BadInputError: a disc further from the robot's arena than that is wide, which guards nothing and most likely
+                is in another unit; a workspace that reaches beyond the walls where the robot's motion is cut off.
         """
         low, high = robot.arena[:2], robot.arena[2:]
         for x, y, radius in self.keep_out:
             beyond = [max(a - v, v - b, 0.0) for v, a, b in zip((x, y), low, high, strict=True)]
-            if math.hypot(*beyond) >= radius:
+            if radius >= 0 and math.hypot(*beyond) - radius > math.dist(low, high):
                 raise BadInputError(
-                    f"keep-out: expected a disc that reaches into the robot's {list(robot.arena)} {robot.unit}, "
+                    f"keep-out: expected a disc in or near the robot's arena {list(robot.arena)} {robot.unit}, "
                     f"came {[x, y, radius]} {robot.unit}."
                 )
         if self.workspace == ARENA:
