@@ -19,12 +19,12 @@ import wm
 from wm.datasets.schema import DatasetSpec
 from wm.errors import RobotError
 from wm.experiments.control_panel import View, Watcher
-from wm.experiments.control_setup import ControlRequest, Drive, prepare, run_info
+from wm.experiments.control_setup import ControlRequest, Drive, prepare, refuse_rules, run_info
 from wm.experiments.delayed_planner import planner_spec
 from wm.experiments.episode_sink import EpisodeSink, plain
 from wm.experiments.options import KeepOut, MaxSpeed, RulesPath, Think, Workspace, rules_of
 from wm.experiments.robots import Rig, logged_spec
-from wm.experiments.rules import on_states
+from wm.experiments.rules import RobotShape, on_states
 from wm.planners.control.loop import INTERRUPTED, ControlLoop, LoopReport, StepLog
 from wm.planners.control.parts import LogSink
 from wm.planners.control.states import State
@@ -40,7 +40,10 @@ SWITCH_S = 0.0005
 
 REACHED = "the goal is reached"
 
-RobotOption = Annotated[str, typer.Option(help="sim:pusht, sim:arm, or tcp:HOST:PORT for one behind a bridge.")]
+RobotOption = Annotated[
+    str,
+    typer.Option(help="sim:pusht, sim:arm, sim:WORLD with --uncertified, or tcp:HOST:PORT for one behind a bridge."),
+]
 GoalOption = Annotated[Path, typer.Option(help="The goal picture: any square PNG, JPEG, … of at least 16 px.")]
 RateOption = Annotated[float | None, typer.Option(help="Control steps per second; has to be the robot's.")]
 StartOption = Annotated[
@@ -56,6 +59,12 @@ UntilReached = Annotated[bool, typer.Option("--until-reached", help="End when th
 ResetOption = Annotated[
     bool,
     typer.Option("--reset", help="Release a stop that others asked for, or the deadman, whose cause is gone (tcp:)."),
+]
+UncertifiedOption = Annotated[
+    bool,
+    typer.Option(
+        "--uncertified", help="Drive a simulation that declares no kinematics inside its actions' bounds alone."
+    ),
 ]
 LogOption = Annotated[Path | None, typer.Option(help="Episode store for what happened; one that exists goes on.")]
 LatencyOption = Annotated[
@@ -141,7 +150,7 @@ def drive(parts: Drive, console: Console) -> Driven:
         stack.callback(loop.close)
         units = {rule.name: rule.unit for rule in parts.guardrails}
         timing = float(request.duration_s), parts.settings.rate_hz, parts.settings.on_time_s
-        view = View(*timing, units, parts.shape.digits)
+        view = View(*timing, units, digits_of(parts), not parts.request.uncertified)
         watcher = Watcher(view, console, lambda: (loop.state.value, loop.why))
         keeper.loop, keeper.sinks = loop, [*keeper.sinks, watcher]
         loop.arm()
@@ -171,7 +180,7 @@ def record_of(parts: Drive, driven: Driven) -> dict[str, Any]:
 
 def summary(parts: Drive, driven: Driven) -> str:
     """What `wm control` prints at the end."""
-    report, request, shape = driven.report, parts.request, parts.shape
+    report, request = driven.report, parts.request
     verdict = {True: "goal reached", False: "goal not reached", None: "nobody can tell whether the goal is reached"}
     units = {rule.name: rule.unit for rule in parts.guardrails}
     lines = [
@@ -179,17 +188,36 @@ def summary(parts: Drive, driven: Driven) -> str:
         f"{report.on_time} of {report.periods} periods on time, begun {report.late_ms.p99:.2f} ms late at most in 99 %",
         f"{report.plans.get('fresh', 0)} plans in time, {report.plans.get('late', 0)} late; "
         f"{report.plan_ms.p50:.0f} ms each (median)",
-        f"shield changed {report.interventions} of {sum(report.actions.values())} actions",
+        *_certified(parts, report),
+    ]
+    for name, margin in driven.smallest_margins.items():
+        lines.append(f"guardrail {name}: smallest margin at the readings {margin:.{digits_of(parts)}f} {units[name]}")
+    if request.log is not None:
+        lines.append(f"{request.log}: {driven.episodes} episodes")
+    return "\n".join(lines)
+
+
+def _certified(parts: Drive, report: LoopReport) -> list[str]:
+    """What was certified of the actions."""
+    sent, shape = sum(report.actions.values()), parts.shape
+    if shape is None:
+        rested = report.actions.get("uncertified_stop", 0)
+        return [
+            "no action was certified, only the bounds of the actions were kept",
+            f"{report.interventions} of {sent} actions were clipped, {rested} replaced by the rest action",
+        ]
+    return [
+        f"shield changed {report.interventions} of {sent} actions",
         f"{report.uncertified} stops were not certified"
         + (f"; the first: {report.first_uncertified}" if report.uncertified else ""),
         f"{report.contradictions} readings contradicted the stated bounds"
         + (f", by {report.outside:.2g} {shape.unit} at most" if report.contradictions else ""),
     ]
-    for name, margin in driven.smallest_margins.items():
-        lines.append(f"guardrail {name}: smallest margin at the readings {margin:.{shape.digits}f} {units[name]}")
-    if request.log is not None:
-        lines.append(f"{request.log}: {driven.episodes} episodes")
-    return "\n".join(lines)
+
+
+def digits_of(parts: Drive) -> int:
+    """Decimals of a length."""
+    return RobotShape.digits if parts.shape is None else parts.shape.digits
 
 
 def _sink(parts: Drive) -> EpisodeSink | None:
@@ -225,7 +253,7 @@ def report_and_end(parts: Drive, driven: Driven, json: bool) -> None:
 
     Raises:
         KeyboardInterrupt: somebody interrupted it.
-        RobotError: the robot had to be stopped, or a stop was not certified.
+        RobotError: the robot had to be stopped, or a stop was not certified that should have been.
     """
     report = driven.report
     if json:
@@ -237,6 +265,8 @@ def report_and_end(parts: Drive, driven: Driven, json: bool) -> None:
         raise KeyboardInterrupt
     if report.state is not State.IDLE:
         raise RobotError(f"the robot was stopped: {report.why}.")
+    if parts.request.uncertified:
+        return
     if report.uncertified:
         raise RobotError(f"{report.uncertified} stops were not certified; the first: {report.first_uncertified}.")
 
@@ -256,12 +286,14 @@ def main(
     until_reached: UntilReached = False,
     reset: ResetOption = False,
     log: LogOption = None,
+    uncertified: UncertifiedOption = False,
     planner: Annotated[str, typer.Option(help="Planner.")] = "icem",
     think: Think = None,
     latency_ms: LatencyOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print the run as JSON, and nothing else, to stdout.")] = False,
 ) -> None:
     """Drive a robot towards a goal picture: plan beside the loop, certify every action, log; Ctrl-C stops it."""
+    refuse_rules(uncertified and any(given is not None for given in (rules, keep_out, workspace, max_speed)))
     kept = rules_of(rules, keep_out, workspace, max_speed)
     request = ControlRequest(
         robot=robot,
@@ -279,6 +311,7 @@ def main(
         log=log,
         until_reached=until_reached,
         reset=reset,
+        uncertified=uncertified,
     )
     torch.set_num_threads(1)  # the other core is the planner's
     parts = prepare(request)

@@ -34,12 +34,13 @@ class View:
         on_time_s: Delay that still counts as on time.
         units: Of each guardrail's margin, by name.
         digits: Decimals of margins.
+        certifying: Actions are certified; False: only their bounds are kept.
         state, why: Of the loop.
         periods: Executed control steps.
         on_time: Of these, begun in time.
         worst_late_ms: Largest delay of a begin.
-        interventions: Actions that the shield changed into certified ones.
-        uncertified: Stops that were not certified.
+        interventions: Actions that the shield changed into certified ones, or ones inside their bounds.
+        uncertified: Stops that were not certified; 0 where nothing is.
         outside: Largest distance of a reading from what the stated bounds allow; 0 when none contradicted them.
         rule: The last rule that the shield enforced.
         energies: Of the newest plan.
@@ -56,6 +57,7 @@ class View:
     on_time_s: float
     units: dict[str, str]
     digits: int = 1
+    certifying: bool = True
     state: str = "armed"
     why: str = ""
     periods: int = 0
@@ -80,7 +82,7 @@ class View:
         self.on_time += step.late_s <= self.on_time_s
         self.worst_late_ms = max(self.worst_late_ms, 1000 * step.late_s)
         self.interventions += step.kind not in ("passed", "uncertified_stop")
-        self.uncertified += step.kind == "uncertified_stop"
+        self.uncertified += self.certifying and step.kind == "uncertified_stop"
         self.outside = max(self.outside, step.outside)
         self.rule = step.rule or self.rule
         self.certified = step.margin
@@ -103,7 +105,8 @@ class View:
         parts += [f"margin {name} {self.margin(name, value)}" for name, value in self.margins.items()]
         if self.plan_ms is not None and self.deadline_ms is not None:
             parts.append(f"plan {self.plan_ms:.0f} of {self.deadline_ms:.0f} ms")
-        parts.append(f"shield changed {self.interventions}" + (f" (last: {self.rule})" if self.rule else ""))
+        kept = "shield" if self.certifying else "NO ACTION IS CERTIFIED | bounds"
+        parts.append(f"{kept} changed {self.interventions}" + (f" (last: {self.rule})" if self.rule else ""))
         if self.uncertified:
             parts.append(f"NOT CERTIFIED: {self.uncertified} stops")
         if self.outside > 0:
@@ -122,9 +125,13 @@ def render(view: View) -> Panel:
     for name, value in view.margins.items():
         scale = view.largest.get(name, 0.0)
         table.add_row(f"margin {name}", view.margin(name, value), margin_bar(value, scale))
-    nothing = view.certified != view.certified
-    certified = "nothing certified yet" if nothing else f"certified {view.certified:+.{view.digits}f}"
-    table.add_row("shield", f"{view.interventions} changed", f"{certified}; last rule: {view.rule or 'none'}")
+    certified: str | tuple[str, str] = f"certified {view.certified:+.{view.digits}f}"
+    if not view.certifying:
+        certified = ("no action is certified", "bold red")
+    elif view.certified != view.certified:
+        certified = "nothing certified yet"
+    last = Text.assemble(certified, f"; last rule: {view.rule or 'none'}")
+    table.add_row("shield" if view.certifying else "bounds", f"{view.interventions} changed", last)
     if view.uncertified or view.outside > 0:
         told = f"a reading {view.outside:.2g} outside of the bounds" if view.outside > 0 else ""
         table.add_row("not certified", Text(f"{view.uncertified} stops", "bold red"), Text(told, "bold red"))

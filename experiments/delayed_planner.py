@@ -20,6 +20,7 @@ from wm.experiments.assemble import find_model, make_mpc
 from wm.experiments.episode import LatentPlanner
 from wm.experiments.robots import world_of
 from wm.experiments.rules import Rules
+from wm.experiments.worlds import find_world
 from wm.kinematics import PointKinematics
 from wm.model import WorldModel
 from wm.planners.control.messages import PlannerSpec, PlanReply, PlanRequest
@@ -120,12 +121,14 @@ class PlannerSetup:
         model: Shipped name or path.
         planner: Planner's name.
         goal_image: ``(H, W, 3)`` uint8.
-        kinematics: The robot's exact motion.
+        kinematics: The robot's exact motion, or None.
         rules: What the robot keeps.
         budget_steps: Control steps from the first request; the horizon never reaches beyond them. None: without end.
         seed: Of the search.
         think: How much it thinks for a plan, see `Thinking.parse`; None: as it is by itself.
         guarded: False leaves every guardrail out, for studies of what the shield does alone.
+        world: The simulated robot's world, as `find_world` takes it from the command line; None: the world that
+            `world_of` finds for the model, whose file names none of a foreign package's.
     """
 
     model: str
@@ -137,6 +140,7 @@ class PlannerSetup:
     seed: int = 0
     think: str | None = None
     guarded: bool = True
+    world: str | None = None
 
     def __call__(self) -> DelayedPlanner:
         """Load the model and encode the goal.
@@ -150,7 +154,7 @@ class PlannerSetup:
 
     def planner_of(self, model: WorldModel, goal_image: np.ndarray, seed: int) -> DelayedPlanner:
         """A planner to some goal, with a model that is loaded."""
-        world = world_of(model.spec.env.env)
+        world = world_of(model.spec.env.env) if self.world is None else find_world(self.world)
         return DelayedPlanner(
             model,
             make_mpc(self.planner, model.spec.frameskip, world.planning, self.think),

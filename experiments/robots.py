@@ -1,4 +1,4 @@
-"""Robots by name: ``sim:pusht`` or ``sim:arm`` in this process, ``tcp:HOST:PORT`` behind a bridge."""
+"""Robots by name: ``sim:WORLD`` in this process, ``tcp:HOST:PORT`` behind a bridge."""
 
 from __future__ import annotations
 
@@ -17,9 +17,6 @@ from wm.experiments.worlds import WORLDS, find_world
 from wm.experiments.worlds.base import World
 from wm.robot import Robot, RobotObservation
 from wm.specs import EnvSpec
-
-SHORT = {"arm": "arm-push"}
-"""Worlds by a shorter name for their robot."""
 
 
 def world_of(env: str) -> World:
@@ -79,7 +76,7 @@ class RobotName:
     """A robot's name, taken apart.
 
     Attributes:
-        env: Environment of a simulated robot, or None.
+        env: World of a simulated robot: the name of one of ours, or what names a foreign one; or None.
         address: Host and port of a robot behind a bridge, or None.
     """
 
@@ -87,12 +84,17 @@ class RobotName:
     address: tuple[str, int] | None = None
 
     @classmethod
-    def parse(cls, text: str) -> RobotName:
+    def parse(cls, text: str, uncertified: bool = False) -> RobotName:
         """``sim:ENV`` or ``tcp:HOST:PORT``.
+
+        Args:
+            text: The name.
+            uncertified: Of a world that declares no kinematics, and of no other one.
 
         Raises:
             UnknownNameError: neither, or no such environment.
-            BadInputError: no port, a host that none can be called, or an environment without kinematics.
+            BadInputError: no port, a host that none can be called, an environment that cannot be used, one without
+                kinematics that is not ``uncertified``, or any other robot that is.
         """
         kind, _, rest = text.partition(":")
         if kind == "tcp":
@@ -100,19 +102,25 @@ class RobotName:
             host = name.strip("[]")
             if not _is_host(host) or not port.isdecimal() or len(port) > 5 or not 0 < int(port) < 65536:
                 raise BadInputError(f"robot {text!r}: expected tcp:HOST:PORT, e.g. tcp:127.0.0.1:5555.")
+            if uncertified:
+                raise BadInputError(f"--uncertified: expected a simulated robot (sim:…), came '{text}'.")
             return cls(address=(host, int(port)))
         if kind != "sim":
             raise UnknownNameError("robot", text, known_robots())
         try:
-            world = find_world(SHORT.get(rest, rest))
+            world = find_world(rest)
         except UnknownNameError:
             raise UnknownNameError("robot", text, known_robots()) from None
-        if not world.drivable:
+        if uncertified and world.drivable:
             raise BadInputError(
-                f"robot '{text}': '{rest}' declares no kinematics, so no action can be certified; "
-                f"expected one of {', '.join(known_robots())}."
+                f"--uncertified: robot '{text}' declares its kinematics, so its actions are certified; leave it out."
             )
-        return cls(env=world.name)
+        if not uncertified and not world.drivable:
+            raise BadInputError(
+                f"robot '{text}': '{rest}' declares no kinematics, so no action can be certified; expected one of "
+                f"{', '.join(known_robots())} (--uncertified drives a simulation inside its actions' bounds alone)."
+            )
+        return cls(env=world.name if world.name in WORLDS else rest)
 
 
 @dataclass(frozen=True)
@@ -157,11 +165,37 @@ class Rig:
         return self.robot if isinstance(self.robot, SimulatedRobot) else None
 
 
-def simulated_rig(env: Any, state: np.ndarray, goal_state: np.ndarray | None, late_s: float = 0.0) -> Rig:
-    """A stepped simulation that starts in a state, at rest; its actions act late by so many whole control steps."""
-    steps = math.ceil(late_s * env.env_spec.action.control_hz - 1e-9)
-    options = {"state": at_rest(state, env.env_spec), "goal_state": goal_state}
-    robot = SimulatedRobot(env, impairments=Impairments(action_delay_steps=steps), reset_options=options)
+def simulated_rig(
+    env: Any,
+    state: np.ndarray,
+    goal_state: np.ndarray | None,
+    late_s: float = 0.0,
+    rest: np.ndarray | None = None,
+) -> Rig:
+    """A stepped simulation; its actions act late by so many whole control steps.
+
+    One with kinematics starts at rest, and brakes to rest. Of any other one nobody knows whether it ever rests: it
+    starts in the state as it is, and a stop is one control step of the rest action, after which it stands still until
+    it is stepped again.
+
+    Args:
+        env: The environment.
+        state: ``(S,)`` the start.
+        goal_state: For its success test, or None.
+        late_s: Time until an action acts [s].
+        rest: ``(W,)`` the rest action; for an environment without kinematics.
+    """
+    impairments = Impairments(action_delay_steps=math.ceil(late_s * env.env_spec.action.control_hz - 1e-9))
+    if rest is None:
+        options = {"state": at_rest(state, env.env_spec), "goal_state": goal_state}
+        return Rig(SimulatedRobot(env, impairments=impairments, reset_options=options), None, 0.0, late_s)
+    robot = SimulatedRobot(
+        env,
+        impairments=impairments,
+        reset_options={"state": state, "goal_state": goal_state},
+        stay_action=lambda _: rest,
+        stop_steps=1,
+    )
     return Rig(robot, None, 0.0, late_s)
 
 

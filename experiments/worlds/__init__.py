@@ -21,20 +21,24 @@ WORLDS = {
 }
 """Name to the class of a world, ``module:Class``: its simulator is imported when the world is asked for."""
 
+ALIASES = {"arm": "arm-push", **{gym_id: short for short, gym_id in ENV_IDS.items()}}
+"""Other names of our own worlds: the arm's, whose robot is that of both its tasks, and Gymnasium's ids."""
+
 
 @cache
 def find_world(name: str) -> World:
     """A world by name; always the same object, for a world has no state.
 
     Args:
-        name: One of `WORLDS`; or a foreign environment: a Gymnasium id, ``module:Id``, or the path of its declaration,
-            ``….toml`` or ``….py`` (docs/your-own-env.md).
+        name: One of `WORLDS` or `ALIASES`; or a foreign environment: a Gymnasium id, ``module:Id``, or the path of its
+            declaration, ``….toml`` or ``….py`` (docs/your-own-env.md).
 
     Raises:
         UnknownNameError: no such world.
         BadInputError: a foreign environment that cannot be used.
     """
-    name = {gym_id: short for short, gym_id in ENV_IDS.items()}.get(name, name)  # our own by Gymnasium's id
+    if name in ALIASES:
+        return find_world(ALIASES[name])
     if name not in WORLDS:
         if not _foreign(name):
             raise UnknownNameError("environment", name, WORLDS)

@@ -195,7 +195,7 @@ class World(ABC):
             BadInputError: a number is out of its range, or an offset where goals are not taken from logged episodes.
         """
         if kind is not None and kind not in self.goal_kinds:
-            raise UnknownNameError(f"kind of goals in '{self.name}'", kind, self.goal_kinds)
+            raise UnknownNameError(f"kind of {self.name} goal", kind, self.goal_kinds)
         if offset is not None and self.goal_offset is None:
             raise BadInputError(
                 f"goal-offset: goals of '{self.name}' are not taken from logged episodes, came {offset}."

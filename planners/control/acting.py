@@ -73,7 +73,7 @@ def certified(
     Args:
         shield: Certifies.
         asked: ``(W,)``.
-        proprio: ``(P,)`` the current reading, or None.
+        proprio: ``(P,)`` the current reading, empty of a robot that reports none; None: there is no current one.
         held: The actions sent last, oldest first.
         skipped: Control periods without an action since the last one.
 
@@ -84,7 +84,7 @@ def certified(
     if skipped > 0:
         shield.skipped(skipped)
     if proprio is None:
-        verdict = shield.certify(np.full(4, np.nan), asked, held)
+        verdict = shield.certify(np.array([np.nan]), asked, held)
         verdict = dataclasses.replace(verdict, rule=NO_READING)
     else:
         verdict = shield.certify(proprio, asked, held)

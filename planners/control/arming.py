@@ -10,6 +10,7 @@ from wm.errors import RobotError
 from wm.planners.control.acting import certified
 from wm.planners.control.freshness import ObservationGate
 from wm.planners.control.parts import Certifier
+from wm.planners.control.verdict import amount
 from wm.robot import Robot
 
 POLL_S = 0.01
@@ -47,16 +48,19 @@ def require_certified_stop(shield: Certifier, proprio: np.ndarray | None) -> Non
 
 
 def unsafe_stop(shield: Certifier, proprio: np.ndarray | None) -> str | None:
-    """The sentence that says why stopping from here is not certified; None where it is.
+    """The sentence that says why stopping from here is not certified; None where it is, or nothing ever is.
 
     Args:
         shield: Certifies; it begins anew, and forgets this.
         proprio: ``(P,)`` the present reading.
     """
+    if shield.kinematics is None:
+        return None
     shield.reset()
     verdict = certified(shield, shield.stop_action(), proprio, [])
     shield.reset()
     if verdict.kind != "uncertified_stop":
         return None
-    place = None if proprio is None else np.round(np.asarray(proprio, np.float64), 1).tolist()
-    return f"guardrail '{verdict.rule}': the robot at {place} may break it by {verdict.by:.1f} before it stands still."
+    place = None if proprio is None else [float(f"{float(number):.4g}") for number in proprio]
+    by = amount(verdict.by)
+    return f"guardrail '{verdict.rule}': the robot at {place} may break it by {by} before it stands still."

@@ -43,7 +43,7 @@ class ControlLoop:
     Args:
         robot: What is driven.
         planner: Plans beside the loop; the caller starts and closes it.
-        shield: Certifies every action when it is sent.
+        shield: Certifies every action when it is sent; for a robot without kinematics a `BoundsFilter`, which cannot.
         settings: Rates and times.
         supervisor: Stops the robot when this process cannot; the caller starts and closes it.
         log: Keeps every control step in which an action was sent.
@@ -74,7 +74,7 @@ class ControlLoop:
         self._planning = Replanner(planner, settings, self._stop_action)
         self._senses = Senses(robot, shield, settings, surprise, clock)
         self._sent = Sent()
-        self._tally = Tally(clock(), settings.on_time_s)
+        self._tally = Tally(clock(), settings.on_time_s, shield.kinematics is not None)
         self._connected = False
         self._running = threading.Lock()
         self._thread: int | None = None  # of `run`, while it goes on
@@ -233,7 +233,7 @@ class ControlLoop:
         told = len(self._machine.history)
         if self.state is not State.RUNNING:
             self.start()
-        self._tally = Tally(self._clock(), self._settings.on_time_s)
+        self._tally = Tally(self._clock(), self._settings.on_time_s, self._shield.kinematics is not None)
         self._senses.gate.refused.clear()
         self._finish = None
         self._thread = threading.get_ident()

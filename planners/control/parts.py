@@ -39,11 +39,14 @@ class Planner(Protocol):
 
 @runtime_checkable
 class Certifier(Protocol):
-    """Lets through only actions from which the robot can still brake, as `wm.planners.control.shield.Shield`."""
+    """Lets through only actions from which the robot can still brake, as `wm.planners.control.shield.Shield`.
+
+    Where no kinematics are declared `wm.planners.control.bounds_filter.BoundsFilter`, which certifies nothing.
+    """
 
     @property
-    def kinematics(self) -> PointKinematics:
-        """The motion it certifies with."""
+    def kinematics(self) -> PointKinematics | None:
+        """The motion it certifies with; None: nothing is certified."""
         ...
 
     @property

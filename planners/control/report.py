@@ -12,6 +12,7 @@ import numpy as np
 
 from wm.planners.control.messages import PlanReply
 from wm.planners.control.states import State
+from wm.planners.control.verdict import amount
 from wm.robot import RobotObservation
 
 
@@ -32,7 +33,8 @@ class StepLog:
         certified: ``(W,)`` the action that the robot was sent.
         sent: ``(W,)`` what the robot says it took; None: its answer never came, and it may have taken the action.
         plan_step: Control step at which the plan was asked for that ``asked`` comes from; None: not from a plan.
-        kind: The shield's answer; ``"uncertified_stop"`` also where a reading contradicts the stated bounds.
+        kind: The shield's answer, see `Certified`; ``"uncertified_stop"`` also where a reading contradicts the stated
+            bounds.
         rule: Which rule bound first, None when none did.
         by: By how much the asked action would have broken it, the rule's unit.
         moved: Distance between asked and certified action, raw units.
@@ -98,6 +100,7 @@ class LoopReport:
         plans: By what became of them: ``fresh``, ``late``, ``failed``, ``refused``, ``discarded``.
         refused: Observations that were not used, by reason.
         actions: Sent actions by the shield's answer.
+        certified: Actions were certified; False: without kinematics none was, only their bounds were kept.
         first_uncertified: The first stop that was not certified, with its control step and rule, or "".
         contradictions: Readings that contradicted the stated bounds.
         outside: By how much at most [length unit].
@@ -119,6 +122,7 @@ class LoopReport:
     plans: dict[str, int]
     refused: dict[str, int]
     actions: dict[str, int]
+    certified: bool
     first_uncertified: str
     contradictions: int
     outside: float
@@ -134,13 +138,13 @@ class LoopReport:
 
     @property
     def interventions(self) -> int:
-        """Actions that the shield changed into certified ones."""
+        """Actions that the shield changed into certified ones; without kinematics, into ones inside their bounds."""
         return sum(count for kind, count in self.actions.items() if kind not in ("passed", "uncertified_stop"))
 
     @property
     def uncertified(self) -> int:
-        """Stops of which it could not be said that they keep every rule."""
-        return self.actions.get("uncertified_stop", 0)
+        """Actions of which it could not be said that they keep every rule: stops; without kinematics, all of them."""
+        return self.actions.get("uncertified_stop", 0) if self.certified else sum(self.actions.values())
 
     def as_values(self) -> dict[str, Any]:
         """By name, with what follows from them; numbers may be NaN."""
@@ -154,6 +158,7 @@ class Tally:
 
     begin: float
     on_time_s: float
+    certified: bool = True
     on_time: int = 0
     skipped: int = 0
     altered: int = 0
@@ -180,7 +185,7 @@ class Tally:
         self.contradictions += log.outside > 0
         self.outside = max(self.outside, log.outside)
         if log.kind == "uncertified_stop" and not self.first_uncertified:
-            self.first_uncertified = f"{log.rule} by {log.by:.1f} in control step {log.step}"
+            self.first_uncertified = f"{log.rule} by {amount(log.by)} in control step {log.step}"
 
     def failed(self, what: str, reason: str) -> None:
         """No plan came of a request."""
@@ -207,6 +212,7 @@ class Tally:
             plans=dict(self.plans),
             refused=dict(refused),
             actions=dict(self.actions),
+            certified=self.certified,
             first_uncertified=self.first_uncertified,
             contradictions=self.contradictions,
             outside=self.outside,

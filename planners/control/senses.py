@@ -39,12 +39,13 @@ class Senses:
     ) -> None:
         self._robot, self._shield, self._settings = robot, shield, settings
         self._surprise, self._clock = surprise, clock
+        kinematics = shield.kinematics
         self.gate = ObservationGate(
             robot.observation_spec,
             settings.stale_after_s,
             settings.future_tolerance_s,
             settings.picture_travel,
-            Reckoning(shield.kinematics, shield.limits, settings.rate_hz, self._oldest),
+            None if kinematics is None else Reckoning(kinematics, shield.limits, settings.rate_hz, self._oldest),
         )
         self.causes = HoldCauses()
 
@@ -62,9 +63,11 @@ class Senses:
         return fresh
 
     def reading(self) -> np.ndarray | None:
-        """Proprioception that is as new as the shield's stated latency assumes, or None."""
+        """Proprioception, empty of a robot without any, that is as new as the shield's latency assumes, or None."""
         current = self.gate.age(self._clock()) <= self._oldest + self._settings.reading_slack_s
-        return self.gate.last.proprio if self.gate.last is not None and current else None
+        if self.gate.last is None or not current:
+            return None
+        return np.zeros(0) if self.gate.last.proprio is None else self.gate.last.proprio
 
     @property
     def _oldest(self) -> float | int:

@@ -61,7 +61,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 MEANING: dict[State, str] = {
     State.IDLE: "Nothing drives the robot.",
     State.ARMED: "Specifications agree, the robot is connected and reports fresh observations; it stands still.",
-    State.RUNNING: "Plans are asked for and executed, each action certified when it is sent.",
+    State.RUNNING: "Plans are asked for and executed, each action certified when it is sent (or clipped, uncertified).",
     State.HOLDING: "The stop action is sent: an observation is missing or surprising, or an operator holds the robot.",
     State.STOPPED: "Latched e-stop: from any thread, Ctrl-C, the supervisor or the robot.",
     State.FAULTED: "Latched error: the robot was told to stop, and the report says why.",

@@ -56,14 +56,15 @@ class Certified:
     """What to send, and why.
 
     Attributes:
-        action: ``(2,)`` float64, inside the action's bounds.
+        action: ``(W,)`` float64, inside the action's bounds; the shield's W is 2.
         kind: "passed": the action asked for. "corrected": the closest certified one. "stop": the stop, which keeps
-            every rule. "uncertified_stop": the stop, of which this cannot be said under the stated bounds.
+            every rule. "uncertified_stop": the stop, of which this cannot be said under the stated bounds. Without
+            kinematics (`BoundsFilter`) no kind is certified: "corrected" is the closest action inside its bounds.
         rule: The rule that the action asked for breaks first in time (for "uncertified_stop": that stopping may break);
             None if passed.
         by: By how much at worst, in the rule's unit; infinite when it cannot be said; 0 if passed.
         moved: |action - asked|, raw action units; infinite for an action asked for that is not two finite numbers.
-        margin: Smallest certified margin over all rules, each in its unit.
+        margin: Smallest certified margin over all rules, each in its unit; -infinite where nothing is certified.
         outside: How far the reading lies outside of what the last certificate foresaw [length unit]: > 0 shows that one
             of the stated bounds was exceeded.
     """
@@ -75,3 +76,8 @@ class Certified:
     moved: float
     margin: float
     outside: float = 0.0
+
+
+def amount(value: float) -> str:
+    """A size for a sentence, in whatever unit: a decimal of px, three figures of fractions of a metre."""
+    return f"{value:.1f}" if value >= 1 else f"{value:.3g}"

@@ -91,6 +91,17 @@ def test_stops_that_are_not_certified_and_readings_outside_of_the_bounds_stand_o
     assert "2 stops" in row and "a reading 12 outside of the bounds" in row
 
 
+def test_without_certificates_it_says_so_and_speaks_of_bounds() -> None:
+    shown = View(30.0, 10.0, 0.005, {}, certifying=False)
+    shown.take(step_log(0, kind="uncertified_stop", rule="no current reading", margin=-np.inf))
+    shown.take(step_log(1, kind="corrected", rule="action bounds", margin=-np.inf))
+    assert shown.uncertified == 0 and "NOT CERTIFIED" not in shown.line() and "shield" not in shown.line()
+    assert "| NO ACTION IS CERTIFIED | bounds changed 1 (last: action bounds) |" in shown.line()
+    (row,) = (line for line in drawn(shown).splitlines() if "bounds  " in line)
+    assert "1 changed" in row and "no action is certified; last rule: action bounds" in row
+    assert "inf" not in drawn(shown)
+
+
 def test_line() -> None:
     assert view().line() == (
         "0.2 s running | energy goal 0.250 | energy effort 0.750 | margin keep_out +12.0 px | plan 130 of 190 ms"

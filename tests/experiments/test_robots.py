@@ -30,9 +30,16 @@ def test_a_world_without_kinematics_cannot_be_driven() -> None:
         with pytest.raises(BadInputError, match=told) as refused:
             RobotName.parse(f"sim:{name}")
         assert "\n" not in str(refused.value)
+        assert RobotName.parse(f"sim:{name}", uncertified=True) == RobotName(env=name)
     with pytest.raises(UnknownNameError, match="Known: sim:arm-push, sim:pusht, tcp:") as error:
         RobotName.parse("sim:nothing")
     assert "sim:chips" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["sim:pusht", "sim:arm", "sim:wm/PushT-v0", "tcp:127.0.0.1:1"])
+def test_nothing_that_can_be_certified_is_driven_uncertified(name: str) -> None:
+    with pytest.raises(BadInputError, match=r"^--uncertified: "):
+        RobotName.parse(name, uncertified=True)
 
 
 @pytest.mark.parametrize(

@@ -176,8 +176,8 @@ def test_requests_that_make_no_sense_are_refused(
 ) -> None:
     goal = command(monkeypatch, capsys, "goal", out=tmp_path / "goal.png")
     refused(goal(offset=25), "goal-offset: goals of 'chips' are not taken from logged episodes, came 25")
-    refused(goal(goals="t"), "unknown kind of goals in 'chips' 't'")
-    refused(goal(goals="T", env="pusht"), "unknown kind of goals in 'pusht' 'T'.* Known: logged")
+    refused(goal(goals="t"), "unknown kind of chips goal 't'")
+    refused(goal(goals="T", env="pusht"), "unknown kind of pusht goal 'T'.* Known: logged")
     evaluate = command(monkeypatch, capsys, "eval", out=tmp_path / "out", episodes=1)
     refused(evaluate(model="chip"), r"unknown model \(a shipped name or a path\) 'chip'. Did you mean 'chips'")
     refused(evaluate(env="pusht", model=model), "model of another environment: .*expected pusht, came chips")

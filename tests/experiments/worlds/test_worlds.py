@@ -168,7 +168,7 @@ def test_fresh_tasks_give_up_where_every_start_is_solved() -> None:
 def test_unknown_names_are_refused_with_a_hint() -> None:
     with pytest.raises(UnknownNameError, match="unknown environment 'chip'. Did you mean 'chips'"):
         find_world("chip")
-    with pytest.raises(UnknownNameError, match="unknown kind of goals in 'chips' 'sqare'. Did you mean 'square'"):
+    with pytest.raises(UnknownNameError, match="unknown kind of chips goal 'sqare'. Did you mean 'square'"):
         find_world("chips").sample_tasks(0, 1, kind="sqare")
     with pytest.raises(
         BadInputError, match="goal-offset: goals of 'chips' are not taken from logged episodes, came 25"

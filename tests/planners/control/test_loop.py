@@ -381,6 +381,10 @@ def test_arming_is_refused_where_stopping_is_not_certified() -> None:
     with pytest.raises(RobotError, match=re.escape(message)):
         r.loop.arm()
     assert r.loop.state is State.IDLE and r.robot.events[-1] == "disconnect"
+    r.shield.rule = lambda c: replace(c, kind="uncertified_stop", rule="keep_out", by=0.00412)
+    r.robot.place = np.array([0.35125, 0.0])  # metres
+    with pytest.raises(RobotError, match=re.escape("the robot at [0.3512, 0.0, 0.0, 0.0] may break it by 0.00412 bef")):
+        r.loop.arm()
     r.shield.rule = lambda c: c
     r.loop.arm()
 
