@@ -79,7 +79,7 @@ SHIPPED = {
     ),
     "arm-push": _ARM,
     "arm-reach": replace(
-        _ARM, episodes=1200, pretrain_episodes=1200, pretrain_steps=1000, predictor_steps=2500
+        _ARM, episodes=1200, pretrain_episodes=1200, pretrain_steps=3000, predictor_steps=2500
     ),
 }  # fmt: skip
 """The recipe of each shipped model."""
@@ -167,9 +167,9 @@ def main(
 ) -> None:
     """Make a model from nothing: collect, pretrain, refine, train, decoder; a shipped one by its own recipe."""
     world = find_world(env)
-    if ship and env not in SHIPPED:
+    if ship and world.name not in SHIPPED:
         raise UnknownNameError("shipped model", env, SHIPPED)
     folder = build(env, out, SHIPPED.get(world.name, FOREIGN), workers)
     print(f"{folder}: built; `wm eval --env {env} --model {folder / 'model.safetensors'}` measures it.")
     if ship:
-        print(f"{install(folder, env)}: installed.")
+        print(f"{install(folder, world.name)}: installed.")

@@ -51,7 +51,7 @@ class ArmEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     ## Observation space
     | key | shape | type | meaning |
     |---|---|---|---|
-    | `image` | (size, size, 3) | uint8 | RGB of a fixed camera, from above at 42° |
+    | `image` | (size, size, 3) | uint8 | RGB of a fixed camera, from above at 42° (reach: 38°, nearer) |
     | `proprio` (`ee`, push) | (4,) | float32 | set-point's x, y [m] and vx, vy [m/s] |
     | `proprio` (`ee`, reach) | (6,) | float32 | set-point's x, y, z [m] and vx, vy, vz [m/s] |
     | `proprio` (`joint`) | (14,) | float32 | the joints [rad] and their velocities [rad/s] |

@@ -15,6 +15,7 @@ import tempfile
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -37,16 +38,9 @@ _PILLAR = 0.51  # m: from so high the wrist reaches near and far places alike
 _FLANGE, _ROD = 0.045, 0.36  # m along the last link; the rod is long so that the wrist seldom hides the cube
 _TIP_LOW, _TIP_HIGH = -0.015, 0.065  # m: the red part of the rod, from its tip's middle
 _CUBE_MASS, _FRICTION = 0.2, 0.5
-_DARK, _LIGHT = "0.30 0.30 0.33 1", "0.62 0.66 0.72 1"
-_ARM_COLOURS = {"Grey": _DARK, "Orange": _DARK, "Blue": _LIGHT}
 _CUBE_RGBA, _TABLE_RGBA, _PILLAR_RGBA = (0.05, 0.30, 0.95, 1.0), (0.95, 0.93, 0.86, 1.0), (0.35, 0.35, 0.38, 1.0)
 
-_AZIMUTH, _ELEVATION, _DISTANCE = 70.0, 42.0, 2.2  # degrees, degrees, m: chosen so that the arm hides the cube least
-_CAMERA: dict[Task, tuple[tuple[float, float, float], float]] = {
-    "reach": ((0.511, 0.175, 0.436), 18.9),
-    "push": ((0.439, 0.062, 0.145), 17.8),
-}
-"""Where it looks [m] and its field of view [degrees]."""
+_AZIMUTH = 70.0  # degrees: from here the arm hides the cube least
 
 _TOOL = """
   <material name="Tip"><color rgba="0.95 0.05 0.05 1"/></material>
@@ -94,6 +88,22 @@ def _quiet() -> Iterator[None]:
         os.close(nowhere)
 
 
+@dataclass(frozen=True)
+class _Camera:
+    """Where a camera looks [m], from how far [m] and how high [degrees], and its field of view [degrees]."""
+
+    at: tuple[float, float, float]
+    distance: float
+    elevation: float
+    field_of_view: float
+
+
+_CAMERAS: dict[Task, _Camera] = {
+    "reach": _Camera((0.46, 0.04, 0.44), 1.25, 38.0, 46.0),  # near, and with the wrist in view: both show the depth
+    "push": _Camera((0.439, 0.062, 0.145), 2.2, 42.0, 17.8),
+}
+
+
 class Scene:
     """One Bullet world with the arm, the table and, if wanted, the cube.
 
@@ -109,7 +119,7 @@ class Scene:
     """
 
     def __init__(self, task: Task) -> None:
-        self._camera = _CAMERA[task]
+        self._camera = _CAMERAS[task]
         self.bullet: Any = load_bullet()
         with _quiet():
             self.client: int = self.bullet.connect(self.bullet.DIRECT)
@@ -132,9 +142,11 @@ class Scene:
         return self._image(size, 0)[4]
 
     def _image(self, size: int, flags: int) -> tuple[Any, ...]:
-        bullet, (at, field_of_view) = self.bullet, self._camera
-        view = bullet.computeViewMatrixFromYawPitchRoll(at, _DISTANCE, _AZIMUTH + 90.0, -_ELEVATION, 0.0, 2)
-        lens = bullet.computeProjectionMatrixFOV(field_of_view, 1.0, 0.5, 4.0)
+        bullet, camera = self.bullet, self._camera
+        view = bullet.computeViewMatrixFromYawPitchRoll(
+            camera.at, camera.distance, _AZIMUTH + 90.0, -camera.elevation, 0.0, 2
+        )
+        lens = bullet.computeProjectionMatrixFOV(camera.field_of_view, 1.0, 0.5, 4.0)
         image = bullet.getCameraImage(
             size,
             size,

@@ -41,8 +41,8 @@ _CHIPS_GL = (
     "d2cbc4eae3dbe8dcd4e8dcd3d2ccc4beb7afd2cbc4d2ccc4d0c3bbbfbab3"
 )
 _ARM_REACH = (
-    "ffffffcb9373f0f2f5ffffff8e8e8fffffffceb8aafefdfdffffff78787bf9f8f5dfd8d0e8e0d4ebe8dc68686c"
-    "f2f0e9e3ddcce3dccbe3decdc8c6c1fcfcfbe3decee3decde1dccbe2dfd2"
+    "fffffff4f7fba9a3afd7beb1789cd2ffffffe5ccbddfdbdee6e6e63d4550fffffff3efeceae7e3bbbbbb77777b"
+    "ffffffeae6dae0d6c5cbc7bdd1d1d3fffffff1efe6e2ddcce6e2d6fbfbf9"
 )
 _ARM_PUSH = (
     "ffffffc4ac9cfefdfdffffff939396fafaf7d5d4cec8d0e1e5e5e2808084e2decdddc7b8d5d4cbe1ddcdb1b0ac"
