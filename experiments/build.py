@@ -21,7 +21,7 @@ from wm.experiments.worlds import find_world
 from wm.fit import FitConfig
 from wm.model import load_model
 from wm.patch_decoder import PatchDecoder, train_patch_decoder
-from wm.train import TrainConfig, strokes_config
+from wm.train import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,9 @@ def build(env: str, out: Path, recipe: Recipe, workers: int) -> Path:
 
 def _config(env: str, data: Path, recipe: Recipe) -> TrainConfig:
     """Of the final model: the form follows from the world's actions."""
-    strokes = EpisodeStore(data).spec.env.action.segment is not None
-    config = strokes_config() if strokes else TrainConfig(frameskip=find_world(env).frameskip)
+    config = train.config_for(EpisodeStore(data).spec.env)
+    if config.form != "strokes":
+        config = replace(config, frameskip=find_world(env).frameskip)
     config = train.scheduled(config, recipe.predictor_steps, recipe.seed)
     if recipe.proposal_steps == 0:
         return replace(config, proposals=0)

@@ -181,10 +181,15 @@ class PlanningController(ABC):
 def goal_distance(
     model: WorldModel, goal: Float[Tensor, "B N D"], earlier_weight: float, robot_weight: float
 ) -> GoalDistance:
-    """The goal's energy in a model's latent space, at every scale where its tokens form a grid."""
-    if model.grid is not None:
+    """The goal's energy in a model's latent space.
+
+    Of a field of many like things it is the distance at every scale of its grid, of patch tokens the plain one, as in
+    DINO-WM; in the compact form the read-out of the robot's own place has a weight of its own.
+    """
+    if model.spec.form == "strokes" and model.grid is not None:
         return GridDistance(goal, model.grid, earlier_weight=earlier_weight)
-    return GoalDistance(goal, earlier_weight=earlier_weight, scale=model.goal_scale(robot_weight))
+    scale = model.goal_scale(robot_weight) if model.spec.form == "compact" else None
+    return GoalDistance(goal, earlier_weight=earlier_weight, scale=scale)
 
 
 class LatentPlanner(PlanningController):
@@ -252,11 +257,12 @@ class LatentPlanner(PlanningController):
     def imagination(self) -> Callable[[Tensor], Trajectory]:
         """The model's rollout from the observed history, with the robot's exact path where a guardrail needs it."""
         context = self.context()
+        imagine = self.model.imagination(context)
         start = None if context.proprio is None else context.proprio[:, -1]
         frameskip = self.model.spec.frameskip
 
         def rollout(actions: Tensor) -> Trajectory:
-            imagined = self.model.imagine(context, actions)
+            imagined = imagine(actions)
             if self.kinematics is None or start is None or not self.guardrails:
                 return imagined
             path = self.kinematics.path(start, actions, frameskip)

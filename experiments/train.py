@@ -19,7 +19,7 @@ from wm.checkpoint import load_tensors
 from wm.datasets.features import Coding
 from wm.datasets.reader import EpisodeStore
 from wm.encoders.base import Encoder, fingerprint
-from wm.errors import BadInputError
+from wm.errors import BadInputError, UnknownNameError
 from wm.experiments.atomic import write_json
 from wm.experiments.encode import log_tokens, narrowed, open_encoder, rows_of, table
 from wm.experiments.logs import log_windows, random_rows
@@ -28,7 +28,7 @@ from wm.experiments.report.training import training_report
 from wm.experiments.run_folder import claimed
 from wm.joint import JointModel
 from wm.logs import LogWindows
-from wm.model import BANK, WorldModel, build_joint, build_model
+from wm.model import BANK, FORMS, WorldModel, build_joint, build_model
 from wm.patch_head import PatchHead
 from wm.probe import LinearProbe, error_by_horizon
 from wm.proposal import train_proposal
@@ -36,6 +36,7 @@ from wm.specs import EnvSpec, ModelSpec, require_equal
 from wm.state_head import StateHead
 from wm.train import (
     TrainConfig,
+    patch_config,
     states_of,
     strokes_config,
     train_head,
@@ -44,7 +45,8 @@ from wm.train import (
 )
 
 REPORT_HORIZON = 8
-PROBE_FRAMES = 20_000
+PROBE_FRAMES, PROBE_NUMBERS = 20_000, 512
+"""What a probe is fitted to; of many tokens the first of their principal components, so that it takes seconds."""
 MOST_PROBED = 40
 """Numbers of a true state beyond which no probe is made: of many like things no picture tells which is which."""
 
@@ -56,8 +58,9 @@ def run(data: Path, encoder_path: Path | str, out: Path, config: TrainConfig, se
 
     Args:
         data: Episode store.
-        encoder_path: An encoder of `wm pretrain`, or a model of `wm refine`, whose head is then kept and only rescaled;
-            or the name or folder of a public encoder (`wm.encoders.registry.load_public`).
+        encoder_path: An encoder of `wm pretrain`, or a model of `wm refine`, whose head is then kept and only rescaled
+            (in the patch form its encoder alone is taken); or the name or folder of a public encoder
+            (`wm.encoders.registry.load_public`).
         out: Run folder.
         config: Sizes and schedule.
         seed: Of everything random.
@@ -74,10 +77,12 @@ def run(data: Path, encoder_path: Path | str, out: Path, config: TrainConfig, se
     encoder, base = open_encoder(str(encoder_path), store.spec.image_size)
     if len(store) < 20:
         raise BadInputError(f"{data}: expected at least 20 episodes to train on, came {len(store)}.")
+    if config.form == "patch":
+        base = None
     learned = None if base is None else base.joint.head
     if base is not None:
         require_equal("model of another world than the data", store.spec.env, base.spec.env, encoder_path)
-        wanted, came = (config.tokens, _width(store, config)), (base.spec.tokens, base.spec.width)
+        wanted, came = (config.tokens, _width(store, encoder, config)), (base.spec.tokens, base.spec.width)
         require_equal("tokens and width (proprioception included) of the refined head", wanted, came, encoder_path)
     made_of = {"seed": seed, "data": store.fingerprint(), "encoder": encoder.spec().to_json()}
     made_of |= {"head": "fitted" if learned is None else fingerprint(learned)}
@@ -92,7 +97,9 @@ def run(data: Path, encoder_path: Path | str, out: Path, config: TrainConfig, se
         windows, _ = _windows(store, states, config, config.horizon, episodes)
         train_predictor(joint, windows, config, out)
     model = _model(store, encoder, joint, windows, config, out)
-    _, held_out = _windows(store, states, config, REPORT_HORIZON, episodes)
+    # Where the window of the patch form ends with its reach, it is not made to go further.
+    ahead = REPORT_HORIZON if config.patch is None or config.patch.window else config.horizon
+    _, held_out = _windows(store, states, config, ahead, episodes)
     model.remember(states[random_rows(windows, BANK * 4)], states[random_rows(held_out, 8192)])
     model.save(path, _provenance(store, encoder, encoder_path, config, seed))
     report = held_out_report(model, windows, held_out, states, store.all_state()[: len(states)])
@@ -107,18 +114,21 @@ def _spec(store: EpisodeStore, encoder: Encoder, config: TrainConfig) -> ModelSp
         encoder=encoder.spec(),
         frameskip=config.frameskip,
         history=config.history,
-        tokens=encoder.grid**2 if config.form == "strokes" else config.tokens,
-        width=_width(store, config),
+        tokens=config.tokens if config.form == "compact" else encoder.grid**2,
+        width=_width(store, encoder, config),
         hidden=config.hidden,
         depth=config.depth,
         proposals=config.proposals,
         reach=config.horizon,
         form=config.form,
+        patch=config.patch,
     )
 
 
-def _width(store: EpisodeStore, config: TrainConfig) -> int:
-    """Numbers of a state: what is seen, and what the robot reports."""
+def _width(store: EpisodeStore, encoder: Encoder, config: TrainConfig) -> int:
+    """Numbers of a token: what is seen, and in the compact form what the robot reports."""
+    if config.form == "patch":
+        return min(config.width, encoder.width)
     proprio = store.spec.env.proprio
     return config.width + (0 if proprio is None else proprio.width)
 
@@ -134,7 +144,7 @@ def _head_and_states(
     windows, _ = _windows(store, tokens, config, 1, seen)
     if learned is not None:
         joint.head.load_state_dict(learned.state_dict())
-    if config.form == "strokes":
+    if isinstance(joint.head, PatchHead):
         train_patch_head(joint.head, windows, config, out)
     else:
         with Console(stderr=True).status("state head: slow features"):
@@ -184,7 +194,9 @@ def held_out_report(
     probe: dict[str, dict[str, float]] = {}
     if len(model.spec.env.state_names) <= MOST_PROBED:
         names, targets = probe_targets(model.spec.env.state_names, truth)
-        score, rmse = LinearProbe(states[rows], targets[rows]).score(states[test], targets[test])
+        shape = (model.spec.tokens, model.spec.width)
+        seen, unseen = (_leading(states[each], shape) for each in (rows, test))
+        score, rmse = LinearProbe(seen, targets[rows]).score(unseen, targets[test])
         probe = {n: {"r2": r, "rmse": e} for n, r, e in zip(names, score, rmse, strict=True)}
     return {
         "latent_steps": list(range(1, len(error) + 1)),
@@ -192,7 +204,7 @@ def held_out_report(
         "copy_last": copy,
         "share_of_copy": [e / c for e, c in zip(error, copy, strict=True)],
         "probe": probe,
-        "state_std": float(states[test].std(0).mean()),
+        "state_std": float(states[test].float().std(0).mean()),
     }
 
 
@@ -207,6 +219,12 @@ def _states(
         return table(store, coding, folder, "states", episodes)
     coding = replace(coding, encode=lambda known: head(known.float()).flatten(1))
     return table(store, coding, folder, "states", episodes, rows_of(store, tokens))
+
+
+def _leading(states: Tensor, shape: tuple[int, int]) -> Tensor:
+    """At most `PROBE_NUMBERS` of states ``(M, N * D)``: as many of each token's first numbers."""
+    tokens = states.float().unflatten(1, shape)
+    return tokens[..., : max(1, PROBE_NUMBERS // shape[0])].flatten(1)
 
 
 def probe_targets(names: Sequence[str], state: np.ndarray) -> tuple[list[str], Tensor]:
@@ -241,12 +259,24 @@ def _provenance(
     }
 
 
-def config_for(env: EnvSpec) -> TrainConfig:
-    """What suits a world, by its actions."""
-    if env.action.segment is not None:
+def config_for(env: EnvSpec, form: str | None = None) -> TrainConfig:
+    """What suits a world.
+
+    Args:
+        env: The world.
+        form: See `wm.specs.ModelSpec`; None: by the world's actions.
+
+    Raises:
+        UnknownNameError: no such form.
+    """
+    if form is not None and form not in FORMS:
+        raise UnknownNameError("form of a world model", form, FORMS)
+    strokes = env.action.segment is not None
+    if form == "strokes" or (form is None and strokes):
         return strokes_config()
-    config = TrainConfig()
-    return replace(config, predictor=replace(config.predictor, steps=6000))
+    config = patch_config() if form == "patch" else TrainConfig()
+    config = replace(config, predictor=replace(config.predictor, steps=6000))
+    return replace(config, frameskip=1, proposals=0) if strokes else config
 
 
 def scheduled(config: TrainConfig, steps: int, seed: int) -> TrainConfig:
@@ -261,20 +291,25 @@ def main(
         str, typer.Option(help="File of `wm pretrain` or `wm refine`, or a public encoder: see docs/encoders.md.")
     ],
     out: Annotated[Path, typer.Option(help="Run folder; an interrupted run in it is continued.")],
+    form: Annotated[
+        str | None, typer.Option(help="compact or patch; when left out compact, or strokes where actions are strokes.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps of the predictor (6000; of strokes 8000).")] = None,
-    width: Annotated[int | None, typer.Option(help="Numbers in the state (32), or of each patch (1).")] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Numbers in the state (32); of each patch (48 or the encoder's; strokes 1).")
+    ] = None,
     episodes: Annotated[int | None, typer.Option(help="Use the first episodes only.")] = None,
     hidden: Annotated[int | None, typer.Option(help="Width of the predictor (384; of strokes 256).")] = None,
-    depth: Annotated[int | None, typer.Option(help="Residual blocks of the predictor (3; of strokes 2).")] = None,
+    depth: Annotated[int | None, typer.Option(help="Layers of the predictor (3; patch 4; strokes 2).")] = None,
     frameskip: Annotated[int | None, typer.Option(help="Control steps per latent step (5; of strokes 1).")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
 ) -> None:
     """Train a world model on a store's logs, on top of a frozen encoder.
 
-    Its form follows from the world: one of strokes, where an action is a segment of the picture's plane, gets a token
-    for each patch, any other world the compact form.
+    Its form: compact has a few numbers for the whole frame, for real time; patch a token for each patch of the picture,
+    as DINO-WM. A world of strokes, where an action is a segment of the picture's plane, has a form of its own.
     """
-    config = config_for(EpisodeStore(data).spec.env)
+    config = config_for(EpisodeStore(data).spec.env, form)
     config = replace(
         config,
         width=config.width if width is None else width,

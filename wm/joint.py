@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wm.losses import explained_part, rollout_loss, sigreg
+from wm.patch_dynamics import PatchDynamics
 from wm.patch_head import PatchHead
 from wm.point_head import PointHead
 from wm.predictor import Predictor
@@ -32,7 +33,7 @@ class JointModel(nn.Module, Generic[Head]):
 
     head: Head
 
-    def __init__(self, head: Head, predictor: Predictor | StrokePredictor) -> None:
+    def __init__(self, head: Head, predictor: Predictor | StrokePredictor | PatchDynamics) -> None:
         super().__init__()
         self.head, self.predictor = head, predictor
 

@@ -117,8 +117,8 @@ ALONE = 0.15
 def window_states(windows: LogWindows, episodes: np.ndarray, starts: np.ndarray) -> tuple[Tensor, Tensor]:
     """State vectors ``(n, T, X)`` and normalised actions ``(n, T - 1, A)`` of windows of a table of states."""
     batch = windows.cut(episodes, starts)
-    vectors = [batch.observations] if batch.proprio is None else [batch.observations, batch.proprio]
-    return torch.cat(vectors, dim=-1), batch.actions
+    states = batch.observations.float()  # a table of many patches is kept in half the precision
+    return (states if batch.proprio is None else torch.cat([states, batch.proprio], dim=-1)), batch.actions
 
 
 def draw_states(windows: LogWindows, history: int, rng: np.random.Generator, n: int) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,24 @@ from wm.encoders.registry import blank_encoder
 from wm.errors import BadInputError, CheckpointError
 from wm.joint import JointModel
 from wm.logs import Moments
+from wm.patch_dynamics import PatchDynamics
 from wm.patch_head import PatchHead
 from wm.predictor import Predictor
 from wm.proposal import Proposal
-from wm.rollout import rollout
+from wm.rollout import prepare
 from wm.specs import ModelSpec, require_equal
 from wm.state_head import StateHead
 from wm.stroke_predictor import StrokePredictor, require_segment
 from wm.types import Latent, Trajectory
 
-FORMS = ("compact", "strokes")
+FORMS = ("compact", "patch", "strokes")
 """Of world models; see `wm.specs.ModelSpec`."""
 
 BANK = 2048
 """Training states kept for `WorldModel.unfamiliarity`."""
+
+FIELD_PROPOSAL = 256
+"""Width of a proposal's layers in the patch form, whose `ModelSpec.hidden` is that of a transformer."""
 
 
 class WorldModel(nn.Module):
@@ -64,7 +68,7 @@ class WorldModel(nn.Module):
         width = 0 if spec.env.proprio is None else spec.env.proprio.width
         moments = torch.zeros(2, width) if proprio is None else torch.stack([proprio.mean, proprio.std])
         self.register_buffer("proprio_moments", moments)
-        self.register_buffer("bank", torch.zeros(BANK, spec.tokens * spec.width))
+        self.register_buffer("bank", torch.zeros(BANK, spec.width * (1 if spec.form == "patch" else spec.tokens)))
         self.register_buffer("usual_distance", torch.ones(()))
         self.requires_grad_(False)
         self.eval()
@@ -72,7 +76,7 @@ class WorldModel(nn.Module):
     @property
     def grid(self) -> int | None:
         """Side of the grid that the state tokens form; None where they form none."""
-        return self.spec.encoder.grid if self.spec.form == "strokes" else None
+        return None if self.spec.form == "compact" else self.spec.encoder.grid
 
     @property
     def action_width(self) -> int:
@@ -97,28 +101,42 @@ class WorldModel(nn.Module):
         return Latent(state, proprio)
 
     def imagine(self, context: Latent, actions: Float[Tensor, "B S H A"]) -> Trajectory:
-        """Roll candidate actions out from the observed context.
+        """Roll candidate actions out from the observed context, once; see `imagination`."""
+        return self.imagination(context)(actions)
+
+    def imagination(self, context: Latent) -> Callable[[Tensor], Trajectory]:
+        """The rollout of candidate actions from the observed context.
+
+        What all candidates share is computed here, once per context, however often the answer is called: the history's
+        part of the first layer, or in the patch form the keys and values of the history's frames.
 
         Args:
             context: The last `history` observed frames, one latent step apart, oldest first, with proprioception when
                 the robot reports it.
-            actions: Raw units. Where they require gradients and these are enabled, the trajectory passes them on.
+
+        Returns:
+            Actions ``(B, S, H, A)`` in raw units to what they lead to. Where they require gradients and these are
+            enabled, the trajectory passes them on.
 
         Raises:
             BadInputError: the context's length or proprioception is not what the model was trained with.
         """
-        with torch.inference_mode(not (torch.is_grad_enabled() and actions.requires_grad)):
-            vectors = self._state_vectors(context)
-            mean, std = self.action_moments
-            normalised = (actions.unflatten(-1, (self.spec.frameskip, -1)) - mean) / std
-            states = rollout(self.joint.predictor, vectors, normalised.flatten(-2))
-            latent = self.spec.tokens * self.spec.width
-            tokens = states[..., :latent].unflatten(-1, (self.spec.tokens, self.spec.width))
-            proprio = None
-            if context.proprio is not None:
-                mean, std = self.proprio_moments
-                proprio = states[..., latent:] * std + mean
-            return Trajectory(actions, tokens, proprio)
+        with torch.inference_mode(False), torch.no_grad():  # what was made in inference mode no gradient can pass
+            roll = prepare(self.joint.predictor, self._state_vectors(context))
+        latent, shape = self.spec.tokens * self.spec.width, (self.spec.tokens, self.spec.width)
+
+        def imagine(actions: Float[Tensor, "B S H A"]) -> Trajectory:
+            with torch.inference_mode(not (torch.is_grad_enabled() and actions.requires_grad)):
+                mean, std = self.action_moments
+                normalised = (actions.unflatten(-1, (self.spec.frameskip, -1)) - mean) / std
+                states = roll(normalised.flatten(-2))
+                proprio = None
+                if context.proprio is not None:
+                    mean, std = self.proprio_moments
+                    proprio = states[..., latent:] * std + mean
+                return Trajectory(actions, states[..., :latent].unflatten(-1, shape), proprio)
+
+        return imagine
 
     @torch.inference_mode()
     def propose(
@@ -150,10 +168,10 @@ class WorldModel(nn.Module):
         """Divisors of the goal distance that give the latent's read-out of proprioception a weight of its own.
 
         Args:
-            robot_weight: > 0; 1 counts its numbers like the others.
+            robot_weight: > 0; 1 counts its numbers like the others. Only the compact form's latent has such a read-out.
         """
         scale = torch.ones(self.spec.tokens * self.spec.width)
-        if self.spec.env.proprio is not None:
+        if self.spec.env.proprio is not None and self.spec.form == "compact":
             scale[-self.spec.env.proprio.width :] = robot_weight**-0.5
         return scale.unflatten(0, (self.spec.tokens, self.spec.width))
 
@@ -177,17 +195,26 @@ class WorldModel(nn.Module):
         """How unlike the training data pictures are, in latent space.
 
         Distance of a frame's state to the nearest of `BANK` training states, over the 99th percentile of that distance
-        on held-out frames of the log. Above 1 is unusual.
+        on held-out frames of the log. Above 1 is unusual. In the patch form it is the mean token's, for a bank of whole
+        fields would be many times larger than the model.
         """
-        states = self.encode(frames).tokens.flatten(2)
-        return (
-            torch.cdist(states.flatten(0, 1), self.bank).amin(-1).unflatten(0, states.shape[:2]) / self.usual_distance
-        )
+        states = self._summary(self.encode(frames).tokens.flatten(2))
+        return self._nearest(states.flatten(0, 1)).unflatten(0, states.shape[:2]) / self.usual_distance
+
+    def _summary(self, states: Float[Tensor, "*n K"]) -> Float[Tensor, "*n L"]:
+        """What of states is compared with the bank."""
+        if self.spec.form != "patch":
+            return states
+        return states.float().unflatten(-1, (self.spec.tokens, self.spec.width)).mean(-2)
 
     def remember(self, training: Float[Tensor, "M K"], held_out: Float[Tensor, "O K"]) -> None:
         """Set what `unfamiliarity` compares with: at least `BANK` training states, and held-out states."""
-        self.bank.copy_(training[torch.linspace(0, len(training) - 1, BANK).long()])
-        self.usual_distance.copy_(torch.cdist(held_out.to(self.bank), self.bank).amin(-1).quantile(0.99))
+        self.bank.copy_(self._summary(training[torch.linspace(0, len(training) - 1, BANK).long()]))
+        self.usual_distance.copy_(self._nearest(self._summary(held_out).to(self.bank)).quantile(0.99))
+
+    def _nearest(self, states: Float[Tensor, "M L"]) -> Float[Tensor, " M"]:
+        """Distance to the bank; by differences, for mean tokens hardly differ beside their size."""
+        return torch.cdist(states, self.bank, compute_mode="donot_use_mm_for_euclid_dist").amin(-1)
 
     def save(self, path: Path, provenance: dict[str, object]) -> None:
         """Write weights and spec; `provenance` (command, seed, data recipe, versions) travels in the header."""
@@ -214,6 +241,8 @@ def build_joint(spec: ModelSpec) -> JointModel[Any]:
     """
     if spec.form == "strokes":
         return _strokes(spec)
+    if spec.form == "patch":
+        return _patch(spec)
     if spec.form != "compact":
         raise BadInputError(f"form of a world model: expected one of {FORMS}, came '{spec.form}'.")
     proprio = 0 if spec.env.proprio is None else spec.env.proprio.width
@@ -235,13 +264,28 @@ def _strokes(spec: ModelSpec) -> JointModel[PatchHead]:
     return JointModel(head, StrokePredictor(grid, spec.width, segment, spec.hidden, spec.depth))
 
 
+def _patch(spec: ModelSpec) -> JointModel[PatchHead]:
+    grid, most = spec.encoder.grid, spec.encoder.width
+    if spec.patch is None or spec.tokens != grid * grid or not 1 <= spec.width <= most:
+        raise BadInputError(
+            f"form 'patch': expected {grid * grid} tokens of 1 to {most} numbers and the sizes of its predictor, "
+            f"came {spec.tokens} of {spec.width} and {spec.patch}."
+        )
+    proprio = 0 if spec.env.proprio is None else spec.env.proprio.width
+    action_width = spec.frameskip * spec.env.action.width
+    sizes = (spec.tokens, spec.width, proprio, action_width, spec.history, spec.reach, spec.hidden, spec.depth)
+    return JointModel(PatchHead(grid, most, spec.width), PatchDynamics(*sizes, spec.patch))
+
+
 def build_proposal(spec: ModelSpec) -> Proposal | None:
     """Proposal of the spec's sizes, freshly initialised; None when it has none."""
     if spec.proposals == 0:
         return None
     proprio = 0 if spec.env.proprio is None else spec.env.proprio.width
     latent, action_width = spec.tokens * spec.width, spec.frameskip * spec.env.action.width
-    return Proposal(latent + proprio, latent, action_width, spec.history, spec.proposals, spec.reach, spec.hidden)
+    hidden, patches = (FIELD_PROPOSAL, spec.tokens) if spec.form == "patch" else (spec.hidden, 0)
+    sizes = (latent + proprio, latent, action_width, spec.history, spec.proposals, spec.reach, hidden)
+    return Proposal(*sizes, patches)
 
 
 def load_model(path: Path) -> tuple[WorldModel, dict[str, object]]:

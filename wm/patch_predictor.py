@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wm.frame_causal import FramePredictor, KeysValues, Observed, attend
-from wm.linear import linear
+from wm.linear import Linear, linear
 
 
 class PatchPredictor(FramePredictor):
@@ -19,10 +19,14 @@ class PatchPredictor(FramePredictor):
     proprioception by patch. What candidates can share is said in `FramePredictor`; the defaults are DINO-WM's sizes for
     push-T with DINOv2-S/14 (20.1 M parameters). `wm.foreign_weights.from_dino_wm` brings its weights.
 
+    DINO-WM predicts tokens that are layer-normed, as DINOv2's are, and its last layer norm gives such. Tokens of other
+    lengths, many of them near zero, it cannot give; a `residual` predictor has a linear layer behind that norm, which
+    says what changes, at first nothing.
+
     Args:
         patches: N.
         width: D of the encoder's tokens.
-        proprio_width: P; normalised numbers.
+        proprio_width: P; normalised numbers. 0: there are none, nor an embedding of them.
         action_width: A; normalised numbers.
         proprio_embedding: Numbers of its embedding.
         action_embedding: Numbers of its embedding.
@@ -32,6 +36,7 @@ class PatchPredictor(FramePredictor):
         head_width: Numbers per head.
         hidden: Hidden numbers of the feed-forward part.
         chunk: Candidates at a time, see `FramePredictor`.
+        residual: See above.
     """
 
     def __init__(
@@ -48,20 +53,27 @@ class PatchPredictor(FramePredictor):
         head_width: int = 64,
         hidden: int = 2048,
         chunk: int = 4,
+        residual: bool = False,
     ) -> None:
         super().__init__(window, patches, heads, chunk)
         self.width = width
-        full = width + proprio_embedding + action_embedding
-        self.embed_proprio = nn.Linear(proprio_width, proprio_embedding)
+        kept = width + (proprio_embedding if proprio_width else 0)
+        full = kept + action_embedding
+        self.embed_proprio = nn.Linear(proprio_width, proprio_embedding) if proprio_width else None
         self.embed_action = nn.Linear(action_width, action_embedding)
-        self.positions = nn.Parameter(torch.randn(window, patches, full))
+        scale = 0.1 if residual else 1.0  # most of such tokens' numbers are small beside 1
+        self.positions = nn.Parameter(scale * torch.randn(window, patches, full))
         self.blocks = nn.ModuleList([_Block(full, heads, head_width, hidden) for _ in range(depth)])
         self.norm = nn.LayerNorm(full)
+        self.change = Linear(full, kept) if residual else None
+        if self.change is not None:
+            nn.init.zeros_(self.change.weight)  # starts as "nothing changes"
+            nn.init.zeros_(self.change.bias)
 
     def frames(self, tokens: Float[Tensor, "B T N D"], proprio: Float[Tensor, "B T P"]) -> Float[Tensor, "B T N X"]:
         """Observed frames as the predictor takes and gives them: tokens, and embedded proprioception behind them."""
-        embedded = self.embed_proprio(proprio)[:, :, None].expand(-1, -1, tokens.shape[2], -1)
-        return torch.cat([tokens, embedded], dim=-1)
+        embedded = proprio if self.embed_proprio is None else self.embed_proprio(proprio)
+        return torch.cat([tokens, embedded[:, :, None].expand(-1, -1, tokens.shape[2], -1)], dim=-1)
 
     def split(self, frames: Float[Tensor, "*n N X"]) -> tuple[Float[Tensor, "*n N D"], Float[Tensor, "*n E"]]:
         """Tokens of frames and the embedding of their proprioception, read at the first patch as DINO-WM does."""
@@ -98,8 +110,17 @@ class PatchPredictor(FramePredictor):
         return x[:, -1], seen
 
     def leave(self, x: Float[Tensor, "M N D"]) -> Float[Tensor, "M N X"]:
-        """Final norm, without the action's numbers."""
-        return self.norm(x)[..., : -self.embed_action.out_features]
+        """Final norm, without the action's numbers; what changes, in a residual predictor."""
+        normed = self.norm(x)
+        found: Tensor = normed[..., : -self.embed_action.out_features] if self.change is None else self.change(normed)
+        return found
+
+    def advance(
+        self, frames: Float[Tensor, "M F N X"], conditions: Float[Tensor, "M F E"], past: KeysValues
+    ) -> tuple[Float[Tensor, "M N X"], KeysValues]:
+        """The frame after the given ones, whose past is given by its keys and values."""
+        following, seen = super().advance(frames, conditions, past)
+        return (following if self.change is None else frames[:, -1] + following), seen
 
 
 class _Block(nn.Module):

@@ -17,7 +17,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wm.fit import FitConfig, fast_bf16, fit
+from wm.linear import Linear
 from wm.logs import LogWindows, draw_states
+
+NARROW = 4
+"""Numbers of each patch's token that the proposal looks at: with all of them its first layer would be larger than the
+rest of the model."""
 
 RELAXED = 0.03
 """Weight of the mean over all sequences beside that of the nearest one; without it some never learn."""
@@ -34,6 +39,8 @@ class Proposal(nn.Module):
         sequences: K.
         horizon: H.
         hidden: Width of its three layers.
+        patches: N where the latent has a token per patch: one linear map makes `NARROW` numbers of each. 0: the latent
+            is looked at as it stands.
     """
 
     def __init__(
@@ -45,11 +52,14 @@ class Proposal(nn.Module):
         sequences: int,
         horizon: int,
         hidden: int,
+        patches: int = 0,
     ) -> None:
         super().__init__()
-        self.sequences, self.horizon, self.latent_width = sequences, horizon, latent_width
+        self.sequences, self.horizon, self.latent_width, self.patches = sequences, horizon, latent_width, patches
+        self.narrow = Linear(latent_width // patches, NARROW) if patches else None
+        seen = patches * NARROW if patches else latent_width
         layers: list[nn.Module] = []
-        width = history * state_width + latent_width + 1
+        width = history * (state_width - latent_width + seen) + seen + 1
         for _ in range(3):
             layers += [nn.Linear(width, hidden), nn.SiLU(), nn.LayerNorm(hidden)]
             width = hidden
@@ -59,8 +69,15 @@ class Proposal(nn.Module):
         self, history: Float[Tensor, "B T X"], goal: Float[Tensor, "B L"], steps: Float[Tensor, " B"]
     ) -> Float[Tensor, "B K H A"]:
         """Normalised actions; what lies beyond `steps`, 1 … H, means nothing."""
-        inputs = torch.cat([history.flatten(1), goal, steps[:, None] / self.horizon], dim=1)
+        inputs = torch.cat([self._seen(history).flatten(1), self._seen(goal), steps[:, None] / self.horizon], dim=1)
         return self.layers(inputs).unflatten(1, (self.sequences, self.horizon, -1))
+
+    def _seen(self, vectors: Float[Tensor, "*n X"]) -> Float[Tensor, "*n Y"]:
+        """State vectors, or latents, with their tokens narrowed."""
+        if self.narrow is None:
+            return vectors
+        tokens = vectors[..., : self.latent_width].unflatten(-1, (self.patches, -1))
+        return torch.cat([self.narrow(tokens).flatten(-2), vectors[..., self.latent_width :]], dim=-1)
 
 
 def train_proposal(proposal: Proposal, windows: LogWindows, history: int, config: FitConfig, out: Path) -> None:

@@ -129,6 +129,31 @@ class EnvSpec(_Spec):
 
 
 @dataclass(frozen=True)
+class PatchSizes(_Spec):
+    """Sizes of the patch form's predictor (`wm.patch_predictor`) beside `ModelSpec.hidden` and `depth`.
+
+    The defaults suit a laptop's processor. DINO-WM's own are ``PatchSizes(16, 64, 10, 10, window=3, residual=False)``
+    with hidden 2048 and depth 6.
+
+    Attributes:
+        heads: Attention heads.
+        head_width: Numbers per head.
+        proprio_embedding: Numbers that the robot's proprioception becomes.
+        action_embedding: Numbers that a latent step's action becomes.
+        window: Longest window, frames; a longer rollout lets it slide. 0: as long as history and reach need, so that
+            up to `ModelSpec.reach` latent steps nothing slides and every key and value is kept.
+        residual: The predictor says what changes; without, what the next frame is.
+    """
+
+    heads: int = 6
+    head_width: int = 32
+    proprio_embedding: int = 8
+    action_embedding: int = 8
+    window: int = 0
+    residual: bool = True
+
+
+@dataclass(frozen=True)
 class ModelSpec(_Spec):
     """Everything that has to agree before a world model may be used.
 
@@ -136,16 +161,18 @@ class ModelSpec(_Spec):
         env: The world whose logs trained it.
         encoder: The frozen encoder under it.
         frameskip: F, control steps per latent step.
-        history: Context frames (>= 2 in the compact form; velocity is not visible in one).
+        history: Context frames (>= 2 in the compact and the patch form; velocity is not visible in one).
         tokens: N of the state head.
         width: D of the state head; in the compact form, with proprioception, its last P numbers are a read-out of it
             from the picture.
         hidden: Width of the predictor's hidden layers.
-        depth: Residual blocks of the predictor.
+        depth: Residual blocks of the predictor; transformer layers in the patch form.
         proposals: K, action sequences that the model proposes for a goal; 0: it has no proposal.
         reach: H, their latent steps.
-        form: ``"compact"``: few tokens for the whole frame; or ``"strokes"``: a token per patch, in a world at rest
-            whose action is a segment of the picture's plane (`wm.stroke_predictor`).
+        form: ``"compact"``: few tokens for the whole frame; ``"patch"``: a token per patch, predicted by a
+            frame-causal transformer as in DINO-WM (`wm.patch_dynamics`); or ``"strokes"``: a token per patch, in a
+            world at rest whose action is a segment of the picture's plane (`wm.stroke_predictor`).
+        patch: More sizes of the patch form; None in the others.
     """
 
     env: EnvSpec
@@ -159,11 +186,14 @@ class ModelSpec(_Spec):
     proposals: int = 0
     reach: int = 5
     form: str = "compact"
+    patch: PatchSizes | None = None
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ModelSpec:
         """Build from `to_json`'s output."""
         data = cls._fields_of(data)
+        if data.get("patch") is not None:
+            data["patch"] = PatchSizes.from_json(data["patch"])
         data["env"] = EnvSpec.from_json(data["env"])
         data["encoder"] = EncoderSpec.from_json(data["encoder"])
         return super().from_json(data)

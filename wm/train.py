@@ -25,10 +25,15 @@ from wm.losses import rollout_loss
 from wm.patch_head import PatchHead, fit_patch_head
 from wm.rollout import rollout
 from wm.slow_features import SlowFeatures, draw_pairs, fit_state_head, rescale_state_head
+from wm.specs import PatchSizes
 from wm.state_head import StateHead
 
 PATCH_FRAMES = 4000
 """Frames that a patch head is fitted to."""
+
+PROPRIO_WEIGHT = 0.01
+"""Of the error of the read-out of proprioception, a mean over its numbers, beside the mean over a field of tokens: of
+thousands of numbers, most of which change little, it would otherwise not be noticed."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,10 @@ class TrainConfig:
         history: Context frames.
         horizon: Latent steps of the rollout loss.
         tokens: N of the state head; where the form has a token per patch, that is how many.
-        width: D of the state head, the read-out of proprioception not counted.
+        width: D of the state head, the read-out of proprioception not counted; in the patch form at most the
+            encoder's.
         hidden: Width of the predictor.
-        depth: Residual blocks of the predictor.
+        depth: Residual blocks of the predictor, or its layers.
         episodes: The first of the log's only; all when None.
         head_episodes: Episodes whose tokens are cached for fitting the state head.
         pairs: Pairs of frames that it is fitted to.
@@ -51,6 +57,7 @@ class TrainConfig:
         proposals: Action sequences that the proposal gives.
         predictor: Schedule of the predictor.
         proposal: Schedule of the proposal.
+        patch: More sizes of the patch form; None in the others.
     """
 
     form: str = "compact"
@@ -68,6 +75,7 @@ class TrainConfig:
     components: int = 500
     predictor: FitConfig = field(default_factory=lambda: FitConfig(steps=10_000, batch=512, weight_decay=1e-5))
     proposal: FitConfig = field(default_factory=lambda: FitConfig(steps=6000, batch=512))
+    patch: PatchSizes | None = None
 
 
 def strokes_config() -> TrainConfig:
@@ -75,6 +83,14 @@ def strokes_config() -> TrainConfig:
     return TrainConfig(
         form="strokes", frameskip=1, history=1, horizon=2, width=1, hidden=256, depth=2, proposals=0,
         predictor=FitConfig(steps=8000, batch=192),
+    )  # fmt: skip
+
+
+def patch_config() -> TrainConfig:
+    """The patch form (`wm.patch_dynamics`) in sizes that a laptop's processor can plan with."""
+    return TrainConfig(
+        form="patch", history=3, width=48, depth=4, head_episodes=250, patch=PatchSizes(),
+        predictor=FitConfig(steps=6000, batch=16), proposal=FitConfig(steps=6000, batch=256),
     )  # fmt: skip
 
 
@@ -139,15 +155,27 @@ def states_of(encoder: Encoder, head: StateHead | PatchHead, frames: UInt8[Tenso
 def train_predictor(joint: JointModel[Any], windows: LogWindows, config: TrainConfig, out: Path) -> None:
     """Phase two: the predictor alone, on windows of states ``(O, N * D)`` from the frozen head."""
     predictor: nn.Module = joint.predictor
-    history, bf16 = config.history, fast_bf16()
+    history, bf16, latent = config.history, fast_bf16(), joint.head.tokens * joint.head.width
 
     def loss(rng: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
         states, actions = draw_states(windows, history, rng, config.predictor.batch)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             imagined = rollout(joint.predictor, states[:, :history], actions[:, None, history - 1 :])[:, 0].float()
-        target = states[:, history:]
-        value = rollout_loss(imagined, target, torch.ones(states.shape[-1]))
-        copy = (states[:, history - 1 : history] - target).square().mean()
-        return value, {"share_of_copy": value.detach() / copy}
+        target, last = states[:, history:], states[:, history - 1 : history]
+        weights = torch.ones(states.shape[-1]) if config.patch is None else field_weights(latent, states.shape[-1])
+        value = rollout_loss(imagined, target, weights)
+        return value, {"share_of_copy": value.detach() / rollout_loss(last.expand_as(target), target, weights)}
 
     fit(predictor, loss, config.predictor, out, "predictor")
+
+
+def field_weights(latent: int, width: int) -> Float[Tensor, " X"]:
+    """Weights of a state vector's numbers whose mean is that of the latent's errors, plus `PROPRIO_WEIGHT` of the rest.
+
+    Args:
+        latent: N * D, the first numbers.
+        width: X, all of them.
+    """
+    weights, rest = torch.full((width,), width / latent), width - latent
+    weights[latent:] = PROPRIO_WEIGHT * width / max(1, rest)
+    return weights

@@ -30,8 +30,8 @@ def small_training() -> Iterator[pytest.MonkeyPatch]:
     strokes = replace(strokes_config(), hidden=16, depth=1, predictor=few)
     pretrain = build.pretrain.run
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "TrainConfig", lambda **changes: replace(compact, **changes))
-        patch.setattr(build, "strokes_config", lambda: strokes)
+        patch.setattr(build.train, "TrainConfig", lambda **changes: replace(compact, **changes))
+        patch.setattr(build.train, "strokes_config", lambda: strokes)
         patch.setattr(build, "RefineConfig", lambda: RefineConfig(schedule=few))
         patch.setattr(build.pretrain, "run", lambda *a, **settings: pretrain(*a, **settings | {"width": 8, "batch": 8}))
         patch.setattr(Chips, "make_env", lambda self, image_size=None: ChipsEnv(chips=20, image_size=image_size or 96))

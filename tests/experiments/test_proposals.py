@@ -48,15 +48,18 @@ def test_the_best_plan_can_be_a_proposed_one(controller: Controller, monkeypatch
     def proposed(self: WorldModel, context: Latent, goal: Tensor, steps: object) -> Tensor:
         return wanted
 
-    def imagined(self: WorldModel, context: Latent, actions: Tensor) -> object:
-        far = (actions - 0.37).square().mean((-1, -2))[..., None, None, None]
-        tokens = self_goal + far.sqrt().expand(*actions.shape[:3], *self_goal.shape[-2:])
-        return type(real)(actions, tokens)
+    def imagination(self: WorldModel, context: Latent) -> object:
+        def imagined(actions: Tensor) -> object:
+            far = (actions - 0.37).square().mean((-1, -2))[..., None, None, None]
+            tokens = self_goal + far.sqrt().expand(*actions.shape[:3], *self_goal.shape[-2:])
+            return type(real)(actions, tokens)
+
+        return imagined
 
     self_goal = controller.goal[:, None, None]
     real = controller.model.imagine(controller.context(), wanted)
     monkeypatch.setattr(WorldModel, "propose", proposed)
-    monkeypatch.setattr(WorldModel, "imagine", imagined)
+    monkeypatch.setattr(WorldModel, "imagination", imagination)
     plan, now = controller.plan()
     assert torch.allclose(plan.actions, wanted[:, 0]) and np.allclose(now, 0.37)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from wm.predictor import Predictor
-from wm.rollout import rollout
+from wm.rollout import prepare, rollout
 
 B, S, H, X, A = 2, 5, 4, 6, 3
 
@@ -61,3 +61,20 @@ def test_gradient_reaches_every_action(predictor: Predictor) -> None:
     context, actions = torch.randn(B, predictor.history, X), torch.randn(B, S, H, A, requires_grad=True)
     rollout(predictor, context, actions)[:, :, -1].square().sum().backward()
     assert actions.grad is not None and (actions.grad.abs().amax(-1) > 0).all()
+
+
+def test_what_candidates_share_is_computed_once_however_often_they_are_rolled_out(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, actions = torch.randn(B, predictor.history, X), torch.randn(B, S, 1, A)
+    expected, seen, real = rollout(predictor, context, actions), [], predictor.share
+
+    def counting(history: torch.Tensor) -> torch.Tensor:
+        seen.append(history.shape[:2])
+        return real(history)
+
+    monkeypatch.setattr(predictor, "share", counting)
+    roll = prepare(predictor, context)
+    for _ in range(3):
+        assert torch.equal(roll(actions), expected)
+    assert seen == [(B, 1)]  # once for all candidates of a problem
