@@ -1,10 +1,12 @@
-"""`wm pretrain`: train an encoder without labels on a store's frames, then freeze it."""
+"""`wm pretrain`: train an encoder without labels on frames, by one of many objectives, then freeze it."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import contextlib
+import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -13,14 +15,23 @@ import wm
 from wm.datasets.reader import EpisodeStore
 from wm.encoders.registry import build_encoder, save_encoder
 from wm.errors import BadInputError
-from wm.experiments.logs import load_frames, log_windows
+from wm.experiments.atomic import write_files, write_json
 from wm.experiments.options import at_least
-from wm.experiments.run_folder import claimed
+from wm.experiments.pictures import PictureFolder
+from wm.experiments.pretrain_data import of_pictures, of_store, open_data, provenance_of, require_single
+from wm.experiments.report.pretraining import pretraining_png
+from wm.experiments.run_folder import CONFIG_FILE, claimed
 from wm.fit import FitConfig
-from wm.pretrain import config_for, pretrain
+from wm.objectives import OBJECTIVES, find_objective
+from wm.objectives.acjepa import AcjepaConfig, config_for
+from wm.objectives.base import ObjectiveConfig
+from wm.objectives.monitors import collapse
+from wm.objectives.multiview import MultiViewConfig
+from wm.pretrain import NAME, pretrain
+from wm.specs import require_equal
 
-HORIZON = 2
 FRAMESKIP = 5
+MONITORS_FILE = "monitors.json"
 
 
 def run(
@@ -34,54 +45,133 @@ def run(
     batch: int,
     seed: int,
     frameskip: int = FRAMESKIP,
+    objective: str = AcjepaConfig.name,
+    regularised: bool = True,
+    positive: int = 0,
 ) -> Path:
     """Pretrain and save `<out>/encoder.safetensors`; an interrupted run is continued, a finished one left as it is.
+
+    Beside it are `pretrain.jsonl` (losses and monitors), `monitors.json` (the monitors in the end, and whether the
+    features have collapsed) and `pretrain.png`.
 
     Raises:
         StoreError: no readable store.
         MismatchError: `out` holds a run of another configuration.
-        BadInputError: pictures of another size than the encoder's.
+        UnknownNameError: no such encoder or objective.
+        BadInputError: a number out of its range, or data that the encoder or the objective cannot take.
     """
-    at_least(0, seed=seed)
+    at_least(0, seed=seed, positive=positive)
     at_least(1, width=width, episodes=episodes, steps=steps, batch=batch, frameskip=frameskip)
+    chosen = find_objective(objective)
     torch.manual_seed(seed)
     model = build_encoder(encoder, width)
-    store = EpisodeStore(data)
-    if store.spec.image_size != model.image_size:
-        raise BadInputError(
-            f"{data}: encoder '{encoder}' expects pictures of {model.image_size} px, came {store.spec.image_size} px."
-        )
-    config, episodes = config_for(store.spec.env.action.segment), min(episodes, len(store))
-    made_of = {"encoder": encoder, "token_width": width, "data": store.fingerprint(), "episodes": episodes}
-    identity = asdict(config) | made_of | {"steps": steps, "batch": batch, "seed": seed, "frameskip": frameskip}
-    path = out / "encoder.safetensors"
+    found = open_data(data, model, chosen)
+    config = _config(chosen, found, data, positive, regularised)
+    made_of: dict[str, Any] = {"encoder": encoder, "token_width": width}
+    if isinstance(found, EpisodeStore):
+        episodes = min(episodes, len(found))
+        made_of |= {"data": found.fingerprint(), "episodes": episodes}
+    else:
+        made_of |= {"data": found.fingerprint, "pictures": len(found.frames)}
+    identity = config.identity() | made_of | {"steps": steps, "batch": batch, "seed": seed, "frameskip": frameskip}
+    path, schedule = out / "encoder.safetensors", FitConfig(steps, batch, learning_rate=config.rate, seed=seed)
+    _require_same_objective(out, objective)
     with claimed(out, identity):
         if path.exists():
             return path
-        frames = load_frames(store, episodes)
-        strokes = config.form == "strokes"
-        windows, _ = log_windows(
-            store, frames, history=config.history, horizon=HORIZON, frameskip=1 if strokes else frameskip,
-            episodes=episodes, raw_actions=strokes,
-        )  # fmt: skip
-        pretrain(model, windows, config, FitConfig(steps=steps, batch=batch, learning_rate=2e-3, seed=seed), out)
-    recipe = {"command": "wm pretrain", "objective": "acjepa", "data": store.spec.recipe, "episodes": episodes}
+        if isinstance(found, EpisodeStore):
+            parts = of_store(found, config, episodes, frameskip, positive)
+        else:
+            parts = of_pictures(found)
+        figures = pretrain(model, parts.source, config, schedule, out, parts.watched)
+    _report(out, objective, figures)
+    recipe = {"command": "wm pretrain", "objective": objective} | provenance_of(found, episodes)
     recipe |= {"steps": steps, "batch": batch, "seed": seed, "wm": wm.__version__, "torch": torch.__version__}
+    if not regularised:
+        recipe |= {"regularised": False}
     save_encoder(model, path, {"provenance": recipe})
     return path
 
 
+def _config(
+    chosen: type[ObjectiveConfig], found: EpisodeStore | PictureFolder, data: Path, positive: int, regularised: bool
+) -> ObjectiveConfig:
+    """The objective's settings for this data."""
+    config = chosen()
+    if isinstance(config, AcjepaConfig) and isinstance(found, EpisodeStore):
+        config = config_for(found.spec.env.action.segment)
+    if positive:
+        if not isinstance(config, MultiViewConfig):
+            raise BadInputError(f"positive: objective '{config.name}' has no views of two frames.")
+        config = replace(config, positive=positive)
+    if isinstance(found, PictureFolder):
+        require_single(data, config)
+    return config if regularised else config.unregulated()
+
+
+def _require_same_objective(out: Path, objective: str) -> None:
+    """Say so first, where a folder holds a run of another objective: its settings have other names."""
+    path = out / CONFIG_FILE
+    with contextlib.suppress(OSError, ValueError, TypeError):  # whatever else is wrong with it is said by `claimed`
+        found = dict(json.loads(path.read_text())).get("objective", AcjepaConfig.name)
+        require_equal("run folder of another run: objective", found, objective, path)
+
+
+def _report(out: Path, objective: str, figures: dict[str, float]) -> None:
+    """Write what the monitors say in the end, and the curves."""
+    log = [json.loads(line) for line in (out / f"{NAME}.jsonl").read_text().splitlines()]
+    first = next((int(line["step"]) for line in log if line.get("collapsed")), None)
+    judged = "collapsed" in figures  # not in a run that ends within its warm-up
+    verdict: dict[str, Any] = {"objective": objective, "collapsed": bool(figures["collapsed"]) if judged else None}
+    verdict |= {"because": collapse(figures) if judged else [], "first_seen_at_step": first}
+    write_json(out / MONITORS_FILE, verdict | {"figures": figures})
+    write_files({out / f"{NAME}.png": pretraining_png(objective, log)})
+
+
+def summary(path: Path) -> str:
+    """A line on a finished run.
+
+    Args:
+        path: What `run` returned.
+    """
+    monitors = path.parent / MONITORS_FILE
+    if not monitors.exists():  # a run of before there were any
+        return f"{path}: pretrained."
+    found = json.loads(monitors.read_text())
+    figures = found["figures"]
+    said = f"{path}: pretrained by {found['objective']}; "
+    said += f"rank {figures['feature_rank']:.1f}, std {figures['feature_std']:.3g}"
+    if "probe_r2" in figures:
+        said += f", probe R² {figures['probe_r2']:.2f}"
+    return said + (f"; COLLAPSED: {', '.join(found['because'])}." if found["collapsed"] else ".")
+
+
 def main(
-    data: Annotated[Path, typer.Argument(help="Episode store.")],
+    data: Annotated[Path, typer.Argument(help="Episode store, or a folder of PNG and JPEG pictures.")],
     out: Annotated[Path, typer.Option(help="Run folder; an interrupted run in it is continued.")],
+    objective: Annotated[str, typer.Option(help=f"One of {', '.join(OBJECTIVES)}.")] = AcjepaConfig.name,
     encoder: Annotated[str, typer.Option(help="Encoder to train.")] = "wm-tiny",
     width: Annotated[int, typer.Option(help="Numbers per token.")] = 64,
     episodes: Annotated[int, typer.Option(help="Use the first episodes only (frames are held in memory).")] = 2500,
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 3000,
-    batch: Annotated[int, typer.Option(help="Windows per step.")] = 80,
+    batch: Annotated[int, typer.Option(help="Windows or pictures per step.")] = 80,
     frameskip: Annotated[int, typer.Option(help="Control steps per latent step (of strokes always 1).")] = FRAMESKIP,
+    positive: Annotated[
+        int, typer.Option(help="Views are of two frames that lie so many control steps apart; 0: of one frame.")
+    ] = 0,
+    no_regulariser: Annotated[
+        bool, typer.Option("--no-regulariser", help="Leave out what prevents collapse, to watch one.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
 ) -> None:
-    """Train an encoder without labels (action-conditioned joint embedding), then freeze it."""
+    """Train an encoder without labels, then freeze it.
+
+    The default is action-conditioned joint embedding, which the shipped models build on; the others are described in
+    docs/laboratory.md.
+    """
     sizes = {"width": width, "episodes": episodes, "steps": steps, "batch": batch}
-    run(data, out, encoder=encoder, seed=seed, frameskip=frameskip, **sizes)
+    path = run(
+        data, out, encoder=encoder, seed=seed, frameskip=frameskip, objective=objective,
+        regularised=not no_regulariser, positive=positive, **sizes,
+    )  # fmt: skip
+    print(summary(path))

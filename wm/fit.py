@@ -54,11 +54,40 @@ StepLoss = Callable[[np.random.Generator, torch.Generator], tuple[Tensor, dict[s
 """Draws a batch from the first generator, returns the loss and named figures for the log."""
 
 
-def fit(module: nn.Module, loss: StepLoss, config: FitConfig, out: Path, name: str) -> None:
+class Hooks:
+    """What a run may do beside its steps; these hooks do nothing.
+
+    Whatever a hook changes has to be in the module's state (parameters or buffers) and follow from it and the step's
+    number alone, or a resumed run would not end as one that never stopped.
+    """
+
+    def before_step(self, step: int) -> None:
+        """Called before the loss of step `step` (the first is 0), also of the first step after a resume."""
+
+    def after_step(self, done: int) -> None:
+        """Called when `done` steps are taken, before they are logged or saved."""
+
+    def figures(self, done: int) -> dict[str, float]:
+        """Further figures for the log line after `done` steps."""
+        return {}
+
+
+NO_HOOKS = Hooks()
+
+
+def fit(module: nn.Module, loss: StepLoss, config: FitConfig, out: Path, name: str, hooks: Hooks = NO_HOOKS) -> None:
     """Train `module`'s parameters that require gradients; leaves it trained and in evaluation mode.
 
     Writes `<out>/<name>.jsonl` (a line each `log_every` steps) and `<out>/<name>.ckpt.safetensors`; a checkpoint found
     there is resumed, and refused when its configuration differs.
+
+    Args:
+        module: All that is trained, and all that a checkpoint holds.
+        loss: Of one step.
+        config: The schedule.
+        out: Run folder.
+        name: Of the files and the progress bar.
+        hooks: What else happens at each step.
 
     Raises:
         BadInputError: the loss became non-finite; the last checkpoint is kept.
@@ -73,12 +102,14 @@ def fit(module: nn.Module, loss: StepLoss, config: FitConfig, out: Path, name: s
         task = progress.add_task(name, total=config.steps, completed=first, note="")
         start = time.monotonic()
         for step in range(first, config.steps):
+            hooks.before_step(step)
             figures = _step(module, loss, optimiser, config, step)
             if not math.isfinite(figures["loss"]):
                 raise BadInputError(f"training '{name}': the loss became {figures['loss']} at step {step}.")
             done = step + 1
+            hooks.after_step(done)
             if done % config.log_every == 0 or done == config.steps:
-                figures |= {"step": done, "seconds": round(time.monotonic() - start, 2)}
+                figures |= hooks.figures(done) | {"step": done, "seconds": round(time.monotonic() - start, 2)}
                 lines.write(json.dumps(figures) + "\n")
                 lines.flush()
                 progress.update(task, note=f"loss {figures['loss']:.4f}")

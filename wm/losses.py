@@ -74,6 +74,10 @@ def variance_covariance(embeddings: Float[Tensor, "M D"]) -> tuple[Float[Tensor,
 
 def effective_rank(embeddings: Float[Tensor, "M D"]) -> float:
     """RankMe (Garrido et al. 2023, arXiv 2210.02885): exp of the entropy of the normalised singular values, 1…D."""
-    singular = torch.linalg.svdvals(embeddings - embeddings.mean(0))
+    return effective_rank_of(torch.linalg.svdvals(embeddings - embeddings.mean(0)))
+
+
+def effective_rank_of(singular: Float[Tensor, " D"]) -> float:
+    """RankMe of singular values, see `effective_rank`."""
     p = singular / singular.sum().clamp_min(1e-12) + 1e-12
     return float(torch.exp(-(p * p.log()).sum()))

@@ -1,104 +1,88 @@
-"""Pretraining an encoder without labels: action-conditioned temporal joint embedding.
-
-Encoder, state head and predictor learn together to predict the representation of later frames from earlier ones and
-the logged actions, with SIGReg against collapse (LeWM, arXiv 2603.19312; LeJEPA, arXiv 2511.08544). The head and the
-predictor are then thrown away; the encoder is frozen and every world model builds on its tokens. Which head and which
-predictor depends on the form of the world models that are to come (`wm.specs.ModelSpec.form`).
-"""
+"""Pretraining an encoder without labels: one loop for every objective (`wm.objectives`)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from wm.encoders.base import Encoder, normalise
-from wm.fit import FitConfig, fast_bf16, fit
-from wm.joint import JointModel
-from wm.logs import LogWindows
-from wm.patch_head import PatchHead
-from wm.point_head import PointHead
-from wm.predictor import Predictor
-from wm.stroke_predictor import StrokePredictor, require_segment
+from wm.encoders.base import Encoder
+from wm.fit import FitConfig, Hooks, fit
+from wm.objectives.base import Moment, Objective, ObjectiveConfig, Source
+from wm.objectives.monitors import Watched, collapse, measure
 
-
-@dataclass(frozen=True)
-class PretrainConfig:
-    """What is learned with the encoder, and how.
-
-    Attributes:
-        form: Of the world models to come.
-        history: Context frames.
-        width: Numbers in the state that is predicted, the read-out of proprioception not counted; of each patch where
-            the form has a token per patch.
-        hidden: Width of the predictor.
-        depth: Residual blocks of the predictor.
-        regulariser: Weight of SIGReg.
-        segment: Of the world's actions, see `wm.specs.ActionSpec`.
-    """
-
-    form: str = "compact"
-    history: int = 2
-    width: int = 32
-    hidden: int = 384
-    depth: int = 2
-    regulariser: float = 3.0
-    segment: float | None = None
+NAME = "pretrain"
+"""Of the log and the checkpoint."""
 
 
-class _Pretraining(nn.Module):
-    def __init__(self, encoder: Encoder, joint: JointModel[Any]) -> None:
-        super().__init__()
-        self.encoder, self.joint = encoder, joint
-
-
-def config_for(segment: float | None) -> PretrainConfig:
-    """What suits a world by its actions (`wm.specs.ActionSpec.segment`); for strokes one number of each patch."""
-    if segment is None:
-        return PretrainConfig()
-    return PretrainConfig(form="strokes", history=1, width=1, segment=segment)
-
-
-def pretrain(encoder: Encoder, windows: LogWindows, config: PretrainConfig, fit_config: FitConfig, out: Path) -> None:
+def pretrain(
+    encoder: Encoder,
+    source: Source,
+    config: ObjectiveConfig,
+    fit_config: FitConfig,
+    out: Path,
+    watched: Watched | None = None,
+    probe_every: int = 300,
+) -> dict[str, float]:
     """Train `encoder` in place; progress, log and checkpoints as `wm.fit.fit`.
 
     Args:
         encoder: Freshly initialised.
-        windows: Frames, at least `history + 1` per window.
+        source: Frames, at least `config.frames` per sample.
         config: The objective.
         fit_config: The schedule.
         out: Run folder.
+        watched: Frames that the features are watched on (`wm.objectives.monitors.measure`): with each log line, and
+            again at the end. A collapse that is seen after the schedule's warm-up is said on stderr and logged as
+            ``collapsed`` 1. Watching changes nothing of what is learned.
+        probe_every: Steps between probes of the true state, for they take longer.
+
+    Returns:
+        The figures in the end, with ``collapsed`` where the run was long enough; none where nothing is watched.
     """
-    module = _Pretraining(encoder, _thrown_away(encoder, windows, config))
-    bf16 = fast_bf16()
+    objective = config.build(encoder, source)
+    run = _Run(objective, fit_config, watched, probe_every)
 
     def loss(rng: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
-        batch = windows.draw(rng, fit_config.batch)
-        n, t = batch.observations.shape[:2]
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            tokens = module.encoder(normalise(batch.observations.flatten(0, 1)))
-        states = module.joint.state_vectors(tokens.float().unflatten(0, (n, t)), batch.proprio)
-        value, figures = module.joint.loss(states, batch.actions, batch.proprio, config.regulariser, generator)
+        batch = source.draw(rng, fit_config.batch)
+        value, figures = objective.loss(batch, run.moment(generator))
         return value, {**figures}
 
-    fit(module, loss, fit_config, out, "pretrain")
+    fit(objective, loss, fit_config, out, NAME, run)
+    if objective.kept is not encoder:
+        encoder.load_state_dict(objective.kept.state_dict())
+    encoder.eval()
+    return run.figures(fit_config.steps)
 
 
-def _thrown_away(encoder: Encoder, windows: LogWindows, config: PretrainConfig) -> JointModel[Any]:
-    """Head and predictor that the encoder learns under."""
-    if config.form == "strokes":
-        patches = PatchHead(encoder.grid, encoder.width, config.width)
-        predictor = StrokePredictor(
-            encoder.grid, config.width, require_segment(config.segment), config.hidden, config.depth
-        )
-        return JointModel(patches, predictor)
-    proprio_width = 0 if windows.log.proprio is None else windows.log.proprio.shape[1]
-    action_width = windows.cut(np.zeros(1, np.int64), np.zeros(1, np.int64)).actions.shape[-1]
-    width = config.width + proprio_width  # the last numbers read proprioception out of the picture
-    head = PointHead(encoder.grid, encoder.width, 1, width)
-    compact = Predictor(width + proprio_width, action_width, config.history, config.hidden, config.depth)
-    return JointModel(head, compact)
+class _Run(Hooks):
+    """Tells the objective which step it is, and watches it."""
+
+    def __init__(self, objective: Objective, schedule: FitConfig, watched: Watched | None, probe_every: int) -> None:
+        self.objective, self.schedule, self.watched, self.probe_every = objective, schedule, watched, probe_every
+        self.step, self.collapsed = 0, False
+
+    def moment(self, generator: torch.Generator) -> Moment:
+        return Moment(self.step, self.schedule.steps, generator)
+
+    def before_step(self, step: int) -> None:
+        self.step = step
+
+    def after_step(self, done: int) -> None:
+        self.objective.after_step(done / self.schedule.steps)
+
+    def figures(self, done: int) -> dict[str, float]:
+        if self.watched is None:
+            return {}
+        probe = done % self.probe_every == 0 or done == self.schedule.steps
+        figures = measure(self.objective, self.watched, probe)
+        if done <= self.schedule.warmup:  # fresh features hardly vary: too early to judge
+            return figures
+        why = collapse(figures)
+        if why and not self.collapsed:
+            print(f"wm: COLLAPSE seen at step {done}: {', '.join(why)}. The run goes on.", file=sys.stderr)
+        self.collapsed = bool(why)
+        return figures | {"collapsed": float(self.collapsed)}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tests.wm.crash_fit import CONFIG, Toy
 from wm.checkpoint import load_tensors
 from wm.errors import BadInputError, MismatchError
-from wm.fit import FitConfig, fit, learning_rate
+from wm.fit import FitConfig, Hooks, fit, learning_rate
 
 Draw = tuple[np.random.Generator, torch.Generator]
 
@@ -85,6 +85,47 @@ def test_a_killed_run_ends_as_one_that_never_stopped(tmp_path: Path) -> None:
     train(tmp_path / "killed")
     train(tmp_path / "whole")
     require_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+class Follower(Hooks):
+    """Moves a buffer after every step, by the step's number; notes when it was called."""
+
+    def __init__(self, toy: Toy) -> None:
+        self.toy = toy
+        self.calls: list[tuple[str, int]] = []
+        toy.register_buffer("trail", torch.zeros(()))
+
+    def before_step(self, step: int) -> None:
+        self.calls.append(("before", step))
+
+    def after_step(self, done: int) -> None:
+        self.calls.append(("after", done))
+        self.toy.trail.mul_(0.9).add_(self.toy.net[0].bias.detach().sum() * done)
+
+    def figures(self, done: int) -> dict[str, float]:
+        return {"trail": float(self.toy.trail)}
+
+
+def test_what_hooks_change_is_resumed_too(tmp_path: Path) -> None:
+    def run(out: Path, stop_at: int | None = None) -> Follower:
+        toy = Toy()
+        hooks = Follower(toy)
+
+        def loss(*draws: Any) -> Any:
+            if len(toy.taken) == stop_at:
+                raise Interrupted
+            return toy.loss(*draws)
+
+        fit(toy, loss, CONFIG, out, "toy", hooks)
+        return hooks
+
+    whole = run(tmp_path / "whole")
+    assert whole.calls == [call for step in range(20) for call in (("before", step), ("after", step + 1))]
+    with pytest.raises(Interrupted):
+        run(tmp_path / "halves", stop_at=13)
+    assert run(tmp_path / "halves").calls[0] == ("before", 10)
+    require_same_run(tmp_path / "whole", tmp_path / "halves")
+    assert all(line["trail"] != 0 for line in lines(tmp_path / "whole"))
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ from wm.encoders.base import fingerprint
 from wm.encoders.tiny import TinyEncoder
 from wm.fit import FitConfig
 from wm.logs import LogWindows
-from wm.pretrain import PretrainConfig, pretrain
+from wm.objectives.acjepa import AcjepaConfig
+from wm.pretrain import pretrain
 
 SCHEDULE = FitConfig(steps=30, batch=16, learning_rate=3e-3, warmup=3, log_every=1, checkpoint_every=10)
-CONFIG = PretrainConfig(width=8, hidden=32, depth=1)
+CONFIG = AcjepaConfig(width=8, hidden=32, depth=1)
 
 
 @pytest.fixture(params=[True, False], ids=["proprio", "no proprio"])
