@@ -20,7 +20,7 @@ from wm.experiments.assemble import find_model, make_model, make_mpc, require_cl
 from wm.experiments.delayed_planner import PlannerSetup
 from wm.experiments.mission import look_at_goal
 from wm.experiments.options import require_seed
-from wm.experiments.robots import Rig, RobotName, bridged_rig, simulated_rig, world_of
+from wm.experiments.robots import LEAD_STEPS, Rig, RobotName, bridged_rig, simulated_rig, world_of
 from wm.experiments.rules import PUSHER, RobotShape, Rules
 from wm.experiments.start import find_start
 from wm.experiments.worlds import WORLDS, find_world
@@ -34,9 +34,6 @@ from wm.planners.control.shield import Shield, ShieldLimits
 from wm.planners.guardrails import Guardrail
 from wm.preprocess import read_goal_picture
 from wm.specs import require_equal
-
-LEAD_STEPS = 2
-"""Control steps that a plan has time, at 10 Hz and below."""
 
 LEAD_S = 0.2
 """Seconds that a plan has time at higher rates, in at most half of the control steps that it plans."""

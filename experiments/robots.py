@@ -19,6 +19,10 @@ from wm.robot import Robot, RobotObservation
 from wm.specs import EnvSpec
 
 
+LEAD_STEPS = 2
+"""Control steps that a plan has time while the one before is executed, at 10 Hz and below."""
+
+
 def world_of(env: str) -> World:
     """The world whose robot a model of ``env`` drives; push-T's is taken for that of an environment of one's own.
 
@@ -27,9 +31,10 @@ def world_of(env: str) -> World:
     return find_world(env if env in WORLDS else "pusht")
 
 
-def known_robots() -> list[str]:
-    """What a robot may be called."""
-    return [*(f"sim:{name}" for name in WORLDS if find_world(name).drivable), "tcp:HOST:PORT"]
+def known_robots(uncertified: bool = True) -> list[str]:
+    """What a robot may be called; those alone whose actions can be certified, where others will not do."""
+    names = [name for name in (*WORLDS, "arm") if uncertified or find_world(name).drivable]
+    return [*(f"sim:{name}" for name in names), "tcp:HOST:PORT"]
 
 
 class SimulatedRobot(GymRobot):
@@ -115,10 +120,16 @@ class RobotName:
             raise BadInputError(
                 f"--uncertified: robot '{text}' declares its kinematics, so its actions are certified; leave it out."
             )
+        if not world.drivable and world.planning.horizon * world.frameskip <= LEAD_STEPS:
+            raise BadInputError(
+                f"robot '{text}': plans of '{rest}' are {world.planning.horizon * world.frameskip} control step long; "
+                f"expected more than the {LEAD_STEPS} that pass while the next one is made."
+            )
         if not uncertified and not world.drivable:
             raise BadInputError(
                 f"robot '{text}': '{rest}' declares no kinematics, so no action can be certified; expected one of "
-                f"{', '.join(known_robots())} (--uncertified drives a simulation inside its actions' bounds alone)."
+                f"{', '.join(known_robots(False))} (--uncertified drives a simulation inside its actions' bounds "
+                "alone)."
             )
         return cls(env=world.name if world.name in WORLDS else rest)
 

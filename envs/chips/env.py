@@ -20,6 +20,8 @@ ActionMode = Literal["stroke", "velocity"]
 SPEED, TURN = 0.25, np.pi
 """Of one action unit in velocity mode: m/s and rad/s."""
 _STROKE_HZ, _VELOCITY_HZ, _SUBSTEPS = 0.5, 10.0, 10
+_BLADE_FAR, _FAST = 1.0, 100.0
+"""What a given state may hold at most: the blade's distance along an axis, m; any velocity, m/s or rad/s."""
 
 
 class ChipsEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
@@ -89,7 +91,7 @@ class ChipsEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         if not 16 <= image_size <= 1024:
             raise BadInputError(f"image_size: expected 16 to 1024 pixels, came {image_size}.")
         self.render_mode, self.image_size, self.action_mode = render_mode, image_size, action_mode
-        self.physics = ChipsPhysics(chips, chips // 2 if boxes is None else boxes)
+        self.physics = ChipsPhysics(chips, boxes)
         self.spec_ = chips_spec(chips, action_mode)
         self.renderer = known_renderer(renderer)
         self._view = None
@@ -158,7 +160,7 @@ class ChipsEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         """Put the world into a state of poses, at rest, or of poses and velocities (see the class).
 
         Raises:
-            BadInputError: wrong length, not finite, or a chip is off the table.
+            BadInputError: wrong length, not finite, a chip is off the table, the blade far from it, or a velocity absurd.
         """
         self.physics.set_state(self._checked_state("state", state))
 
@@ -214,6 +216,11 @@ class ChipsEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         if far > TABLE_HALF + RIM:
             raise BadInputError(
                 f"{what}: expected chips on the table, |x| and |y| <= {TABLE_HALF} m, came {far:.3f} m."
+            )
+        if float(np.abs(array[:2]).max()) > _BLADE_FAR or float(np.abs(array[width:]).max(initial=0.0)) > _FAST:
+            raise BadInputError(
+                f"{what}: expected the blade within {_BLADE_FAR:g} m of the middle and no velocity above {_FAST:g} m/s "
+                f"or rad/s, came {array[:2].tolist()} and {float(np.abs(array[width:]).max(initial=0.0)):g}."
             )
         return array
 

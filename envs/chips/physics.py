@@ -51,15 +51,16 @@ class ChipsPhysics:
 
     Args:
         chips: Number of chips n.
-        boxes: How many of them are boxes: the last ones of the state; the others are discs.
+        boxes: How many of them are boxes, the last ones of the state; the others are discs. None: half.
 
     Raises:
         BadInputError: 20 to 100 chips are possible, and no more boxes than chips.
     """
 
-    def __init__(self, chips: int, boxes: int) -> None:
+    def __init__(self, chips: int, boxes: int | None = None) -> None:
         if not MIN_CHIPS <= chips <= MAX_CHIPS:
             raise BadInputError(f"chips: expected {MIN_CHIPS} to {MAX_CHIPS} chips, came {chips}.")
+        boxes = chips // 2 if boxes is None else boxes
         if not 0 <= boxes <= chips:
             raise BadInputError(f"boxes: expected 0 to {chips} of the {chips} chips, came {boxes}.")
         self.chips, self.boxes, self.width = chips, boxes, 3 + 3 * chips

@@ -19,7 +19,7 @@ from wm.envs.pusht.env import PushTEnv
 from wm.envs.pusht.physics import PushTPhysics
 from wm.errors import WmError
 from wm.experiments.assemble import make_env
-from wm.experiments.control_setup import LEAD_STEPS, REPLAN_EVERY
+from wm.experiments.control_setup import REPLAN_EVERY
 from wm.experiments.episode import Task
 from wm.experiments.robots import SimulatedRobot, at_rest
 from wm.experiments.rules import on_states

@@ -28,7 +28,7 @@ from wm.errors import WmError
 from wm.experiments.assemble import find_model, make_env, make_model, make_mpc
 from wm.experiments.atomic import write_json
 from wm.experiments.control import START_S, quick_switches
-from wm.experiments.control_setup import LEAD_STEPS, REPLAN_EVERY
+from wm.experiments.control_setup import REPLAN_EVERY
 from wm.experiments.delayed_planner import DelayedPlanner, PlannerSetup, planner_spec, warm_up
 from wm.experiments.episode import Controller, run_episode
 from wm.experiments.interval import wilson

@@ -39,6 +39,8 @@ def find_world(name: str) -> World:
     """
     if name in ALIASES:
         return find_world(ALIASES[name])
+    if name.startswith("wm/"):
+        raise UnknownNameError("environment", name, ENV_IDS.values())
     if name not in WORLDS:
         if not _foreign(name):
             raise UnknownNameError("environment", name, WORLDS)

@@ -25,15 +25,26 @@ def test_a_name_is_taken_apart() -> None:
 
 
 def test_a_world_without_kinematics_cannot_be_driven() -> None:
-    for name in ("chips", "arm-reach", "Pendulum-v1"):
-        told = f"^robot 'sim:{name}': '{name}' declares no kinematics, .* one of sim:pusht, sim:arm-push, tcp:"
+    for name in ("arm-reach", "Pendulum-v1"):
+        told = f"^robot 'sim:{name}': '{name}' declares no kinematics, .* one of sim:pusht, sim:arm-push, sim:arm, tcp:"
         with pytest.raises(BadInputError, match=told) as refused:
             RobotName.parse(f"sim:{name}")
         assert "\n" not in str(refused.value)
         assert RobotName.parse(f"sim:{name}", uncertified=True) == RobotName(env=name)
-    with pytest.raises(UnknownNameError, match="Known: sim:arm-push, sim:pusht, tcp:") as error:
-        RobotName.parse("sim:nothing")
-    assert "sim:chips" not in str(error.value)
+
+
+def test_a_world_whose_plans_are_too_short_cannot_be_driven_at_all() -> None:
+    for uncertified in (False, True):
+        with pytest.raises(BadInputError, match="^robot 'sim:chips': plans of 'chips' are 1 control step long"):
+            RobotName.parse("sim:chips", uncertified=uncertified)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"), [("arm-rech", "arm-reach"), ("arn", "arm"), ("chps", "chips"), ("push", "pusht")]
+)
+def test_a_misspelt_robot_is_told_the_right_name(text: str, meant: str) -> None:
+    with pytest.raises(UnknownNameError, match=f"Did you mean 'sim:{meant}'"):
+        RobotName.parse(f"sim:{text}")
 
 
 @pytest.mark.parametrize("name", ["sim:pusht", "sim:arm", "sim:wm/PushT-v0", "tcp:127.0.0.1:1"])

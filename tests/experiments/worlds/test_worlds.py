@@ -188,3 +188,8 @@ print([name for name in {simulators} if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:2] == ["[]", "['pymunk']"]
+
+
+def test_an_id_of_ours_that_is_no_world_is_not_taken_for_a_foreign_one() -> None:
+    with pytest.raises(UnknownNameError, match="unknown environment 'wm/Arm-v0'.*wm/ArmPush-v0, wm/ArmReach-v0"):
+        find_world("wm/Arm-v0")
