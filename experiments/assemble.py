@@ -32,7 +32,7 @@ MODELS = {name: ASSETS / name / "model.safetensors" for name in WORLDS}
 """Shipped models by name."""
 
 PLANNING = Planning()
-"""How push-T is planned in, and any other world that says nothing else."""
+"""How a world is planned in that says nothing else."""
 
 
 def make_env(name: str, image_size: int | None = None) -> Any:
@@ -151,7 +151,7 @@ def make_mpc(planner: str, frameskip: int, planning: Planning = PLANNING, think:
         planner: Name.
         frameskip: Control steps per latent step.
         planning: How the world is planned in.
-        think: As `Thinking.parse`; None: as the planner is by itself.
+        think: As `Thinking.parse`; None: as it suits the world, or as the planner is by itself.
 
     Raises:
         UnknownNameError: no such planner.
@@ -159,6 +159,8 @@ def make_mpc(planner: str, frameskip: int, planning: Planning = PLANNING, think:
     """
     if planner not in PLANNERS:
         raise UnknownNameError("planner", planner, PLANNERS)
+    if think is None and planner in THINKERS:
+        think = planning.think
     if think is None:
         return MPC(PLANNERS[planner](frameskip, planning), planning.horizon, planning.execute, frameskip)
     thinking = Thinking.parse(think)

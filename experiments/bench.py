@@ -152,8 +152,9 @@ def bench_model(model_name: str) -> dict[str, float]:
     observation, _ = env.reset(options={"state": task.start_state})
     goal = model.encode(torch.from_numpy(task.goal_image)[None, None])
     figures = {"encode_frames_per_s": 64 / seconds(lambda: model.encode(frames))}
+    frameskip, planning = model.spec.frameskip, find_world("pusht").planning
     for planner in ("icem", "cem"):
-        controller = Controller(model, make_mpc(planner, model.spec.frameskip), goal, kinematics=env.kinematics)
+        controller = Controller(model, make_mpc(planner, frameskip, planning), goal, kinematics=env.kinematics)
         controller.observe(observation)
         figures[f"plan_ms_{planner}"] = seconds(lambda c=controller: c.plan()) * 1e3  # type: ignore[misc]
     context = controller.context()

@@ -67,7 +67,7 @@ class ControlRequest:
         seed: Of the search, and of a simulated start that no file gives.
         model: Shipped name or path; None: the simulated robot's world, if it is ours, or push-T behind a bridge.
         planner: Planner's name.
-        think: How much it thinks for a plan, see `Thinking.parse`; None: as it is by itself.
+        think: How much it thinks for a plan, see `Thinking.parse`; None: as it suits the world.
         rules: What the robot keeps.
         bounds: Errors and disturbances that the shield certifies for, by their names in `ShieldLimits`.
         duration_s: Seconds, > 0 and at most `LONGEST_S`.

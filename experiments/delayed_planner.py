@@ -125,7 +125,7 @@ class PlannerSetup:
         rules: What the robot keeps.
         budget_steps: Control steps from the first request; the horizon never reaches beyond them. None: without end.
         seed: Of the search.
-        think: How much it thinks for a plan, see `Thinking.parse`; None: as it is by itself.
+        think: How much it thinks for a plan, see `Thinking.parse`; None: as it suits the world.
         guarded: False leaves every guardrail out, for studies of what the shield does alone.
         world: The simulated robot's world, as `find_world` takes it from the command line; None: the world that
             `world_of` finds for the model, whose file names none of a foreign package's.

@@ -42,7 +42,7 @@ class Request:
         seed: Of the search's noise, and of the start where no file gives it.
         model: Shipped name or path.
         planner: Planner's name.
-        think: How much it thinks for a plan, see `Thinking.parse`; None: as it is by itself.
+        think: How much it thinks for a plan, see `Thinking.parse`; None: as it suits the world.
         budget_steps: Control steps, >= 1.
         deadline_ms: For each search, > 0.
         rules: What the robot keeps.

@@ -37,7 +37,7 @@ Think = Annotated[
     typer.Option(
         metavar="auto|fast|N",
         help="How much the default planner thinks for a plan: the model's proposals and one look (fast), exactly N "
-        "iterations, or as the difficulty asks for (auto); by default its own settings.",
+        "iterations, or as the difficulty asks for (auto); by default what suits the world: auto for push-T.",
     ),
 ]
 RulesPath = Annotated[Path | None, typer.Option(help="Rules file (TOML) with more of these: see docs/safety.md.")]

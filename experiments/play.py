@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -40,7 +40,7 @@ class Setting:
         budget_steps: Control steps per episode.
         deadline_ms: For each search in the model; the oracle has none.
         threads: Of each process.
-        think: How much the planner thinks for a plan, see `Thinking.parse`; None: as it is by itself.
+        think: How much the planner thinks for a plan, see `Thinking.parse`; None: as it suits the world.
     """
 
     env: str
@@ -93,7 +93,10 @@ class Player:
         return run_episode(self.env, task, actor, self.setting.budget_steps)
 
     def _oracle(self, task: Task) -> Actor:
-        return self.world.oracle(self.env, self.mpc, task, self.guardrails, self.setting.budget_steps)
+        """The planner by itself: it has no proposals to begin with, which a world's way of thinking counts on."""
+        setting, planning = self.setting, replace(self.world.planning, think=None)
+        mpc = make_mpc(setting.planner, self.mpc.frameskip, planning, setting.think)
+        return self.world.oracle(self.env, mpc, task, self.guardrails, setting.budget_steps)
 
     def _controller(self, task: Task) -> Controller:
         goal = self.model.encode(torch.from_numpy(task.goal_image)[None, None])

@@ -18,7 +18,6 @@ from wm.experiments.worlds.base import World
 from wm.robot import Robot, RobotObservation
 from wm.specs import EnvSpec
 
-
 LEAD_STEPS = 2
 """Control steps that a plan has time while the one before is executed, at 10 Hz and below."""
 

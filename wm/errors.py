@@ -8,10 +8,19 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class WmError(Exception):
-    """Base of all errors that a user's input, files or machine can cause."""
+    """Base of all errors that a user's input, files or machine can cause; it crosses processes with its message."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _with_message, (type(self), self.args)
+
+
+def _with_message(kind: type[WmError], arguments: tuple[object, ...]) -> WmError:
+    """An error as it was raised: its message, not what the message was made of."""
+    return kind.__new__(kind, *arguments)
 
 
 class UnknownNameError(WmError):

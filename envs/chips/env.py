@@ -160,7 +160,7 @@ class ChipsEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         """Put the world into a state of poses, at rest, or of poses and velocities (see the class).
 
         Raises:
-            BadInputError: wrong length, not finite, a chip is off the table, the blade far from it, or a velocity absurd.
+            BadInputError: wrong length, not finite, a chip is off the table, the blade far away, or a velocity absurd.
         """
         self.physics.set_state(self._checked_state("state", state))
 

@@ -10,6 +10,7 @@ from gymnasium import spaces
 
 from wm.envs.actions import clipped_action
 from wm.envs.foreign.make import make_foreign
+from wm.envs.foreign.own_code import own_code
 from wm.envs.foreign.simulators import simulator_of
 from wm.envs.foreign.sources import Numbers, all_numbers
 from wm.envs.foreign.view import square, view_of
@@ -52,7 +53,8 @@ class ForeignEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
 
     Raises:
         BadInputError: it cannot be made or drawn here, has no Box of finite actions, its state cannot be restored, or
-            the declaration names what is not there.
+            the declaration names what is not there. This and every method: the environment's or the declaration's
+            own code raised.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}
@@ -62,12 +64,12 @@ class ForeignEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
             raise BadInputError(f"image_size: expected 16 to 1024 pixels, came {image_size}.")
         self.world, self.image_size, self.render_mode = world, image_size, render_mode
         self.env = make_foreign(world)
-        observation, _ = self.env.reset()
+        observation = self._restarted(None)
         self.simulator = simulator_of(self.env.unwrapped, world)
         state = self.simulator.get()
         example = all_numbers(observation, state)
-        self._goal_of = Numbers("goal.of", world.goal.of if world.goal else (), example)
-        self._feels = Numbers("proprio.keys", world.proprio.keys, example)
+        self._goal_of = Numbers(world.at("goal.of"), world.goal.of if world.goal else (), example)
+        self._feels = Numbers(world.at("proprio.keys"), world.proprio.keys, example)
         self._compared, self._felt = self._goal_of(example), self._feels(example)
         self.spec_ = self._spec({name: numbers.size for name, numbers in state.items()})
         self.goal_state: np.ndarray | None = None
@@ -113,7 +115,7 @@ class ForeignEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         options = options or {}
         goal = options.get("goal_state")
         self.goal_state = None if goal is None else self._checked_goal(goal)
-        observation, _ = self.env.reset(seed=_short(seed))
+        observation = self._restarted(_short(seed))
         if options.get("state") is None:
             self._read(observation)
         else:
@@ -128,7 +130,8 @@ class ForeignEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         """
         action = clipped_action(action, self.spec_.action).astype(self.env.action_space.dtype)
         for _ in range(self.world.repeat):
-            observation, *_ = self.env.step(action.copy())
+            with own_code(f"{self.world.id}: step"):
+                observation, *_ = self.env.step(action.copy())
             self.simulator.after_step()
         self._read(observation)
         info = self._info()
@@ -156,7 +159,14 @@ class ForeignEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     def close(self) -> None:
         """Give back what the environment holds."""
         self._view.close()
-        self.env.close()
+        with own_code(f"{self.world.id}: close"):
+            self.env.close()
+
+    def _restarted(self, seed: int | None) -> Any:
+        """The observation that the environment's own episode begins with."""
+        with own_code(f"{self.world.id}: reset"):
+            observation, _ = self.env.reset(seed=seed)
+        return observation
 
     def _picture(self) -> np.ndarray:
         return square(self._view.frame(), self.image_size, self.world.id)
@@ -190,10 +200,10 @@ class ForeignEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         action = ActionSpec(names, "1", low, high, world.control_hz or fps / world.repeat)
         felt, angles = tuple(world.proprio.names) or tuple(self._feels.names), world.goal.angles if world.goal else ()
         if len(felt) != len(self._felt):
-            raise BadInputError(f"proprio.names: expected {len(self._felt)} names, came {len(felt)}.")
+            raise BadInputError(f"{world.at('proprio.names')}: expected {len(self._felt)} names, came {len(felt)}.")
         if any(not 0 <= angle < len(self._compared) for angle in angles):
             raise BadInputError(
-                f"goal.angles: expected indices in 0 to {len(self._compared) - 1}, came {list(angles)}."
+                f"{world.at('goal.angles')}: expected indices in 0 to {len(self._compared) - 1}, came {list(angles)}."
             )
         compared = [f"goal {name}" + " angle" * (index in angles) for index, name in enumerate(self._goal_of.names)]
         rest = [name if size == 1 else f"{name}[{at}]" for name, size in sizes.items() for at in range(size)]

@@ -5,33 +5,16 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from wm.envs.foreign.fields import FUNCTION, TABLE, checked
 from wm.envs.foreign.make import require_known
+from wm.envs.foreign.own_code import own_code
 from wm.envs.foreign.world import ForeignWorld, Goal, Proprio
-from wm.errors import BadInputError, UnknownNameError
-
-_TEXT, _WHOLE, _NUMBER, _TABLE = "text", "a whole number", "a number", "a table"
-_TEXTS, _WHOLES = "a list of texts", "a list of whole numbers"
-_FIELDS = {
-    "": {
-        "id": _TEXT,
-        "name": _TEXT,
-        "frameskip": _WHOLE,
-        "repeat": _WHOLE,
-        "control_hz": _NUMBER,
-        "kwargs": _TABLE,
-        "proprio": _TABLE,
-        "goal": _TABLE,
-        "hide": _TEXTS,
-        "camera": _TABLE,
-    },
-    "proprio": {"keys": _TEXTS, "names": _TEXTS},
-    "goal": {"of": _TEXTS, "tolerance": _NUMBER, "angles": _WHOLES},
-}
-_NEEDED = {"": ("id",), "proprio": (), "goal": ("of", "tolerance")}
+from wm.errors import BadInputError, UnknownNameError, WmError
 
 
 def load_world(text: str) -> ForeignWorld:
@@ -60,15 +43,11 @@ def _from_toml(path: Path) -> ForeignWorld:
         data = tomllib.loads(_existing(path).read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInputError(f"{path}: not a TOML file: {error}.") from error
-    try:
-        fields = _checked("", data)
-        if "proprio" in fields:
-            fields["proprio"] = Proprio(**_checked("proprio", fields["proprio"]))
-        if "goal" in fields:
-            fields["goal"] = Goal(**_checked("goal", fields["goal"]))
-        return ForeignWorld(**fields, source=str(path.resolve()))
-    except (BadInputError, UnknownNameError) as error:
-        raise BadInputError(f"{path}: {error}") from error
+    with _named(path):
+        for name, kind in (("proprio", Proprio), ("goal", Goal)):
+            if name in data:
+                data[name] = kind(**_complete(kind, f"{name}.", checked(name, TABLE, data[name])))
+        return ForeignWorld(**_complete(ForeignWorld, "", data), source=str(path.resolve()))
 
 
 def _from_python(path: Path) -> ForeignWorld:
@@ -76,11 +55,8 @@ def _from_python(path: Path) -> ForeignWorld:
     spec = importlib.util.spec_from_file_location(f"wm_declaration_{path.stem}", _existing(path))
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    try:
+    with own_code(str(path)), _named(path):
         spec.loader.exec_module(module)
-    except Exception as error:  # the user's code may fail in any way
-        reason = str(error).splitlines()[0] if str(error) else ""
-        raise BadInputError(f"{path}: {type(error).__name__}: {reason}") from error
     world = getattr(module, "world", None)
     if not isinstance(world, ForeignWorld):
         raise BadInputError(f"{path}: expected 'world = ForeignWorld(...)', came {type(world).__name__}.")
@@ -93,27 +69,23 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _checked(table: str, data: Mapping[str, Any]) -> dict[str, Any]:
-    """The table's fields, known and of the right type, lists as tuples."""
-    dot, fields = f"{table}." if table else "", _FIELDS[table]
-    checked = {}
-    for name, value in data.items():
-        if name not in fields:
-            raise UnknownNameError("field of a declaration", f"{dot}{name}", [dot + known for known in fields])
-        if not _is(fields[name], value):
-            raise BadInputError(f"{dot}{name}: expected {fields[name]}, came {value!r}.")
-        checked[name] = tuple(value) if isinstance(value, list) else float(value) if fields[name] == _NUMBER else value
-    for name in _NEEDED[table]:  # last, so that a misspelt field is called that
-        if name not in data:
-            raise BadInputError(f"{dot}{name}: expected {fields[name]}, came nothing.")
-    return checked
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """What is wrong with a declaration is said with its file's name."""
+    try:
+        yield
+    except WmError as error:
+        raise BadInputError(f"{path}: {error}") from error
 
 
-def _is(kind: str, value: Any) -> bool:
-    if kind in (_TEXTS, _WHOLES):
-        return isinstance(value, list) and all(_is(_TEXT if kind == _TEXTS else _WHOLE, each) for each in value)
-    if kind == _TABLE:
-        return isinstance(value, dict)
-    if kind == _TEXT:
-        return isinstance(value, str)
-    return isinstance(value, int if kind == _WHOLE else int | float) and not isinstance(value, bool)
+def _complete(declared: type[Proprio | Goal | ForeignWorld], prefix: str, data: dict[str, Any]) -> dict[str, Any]:
+    """The table's fields, all known, none missing, each of the type that the dataclass wants."""
+    kinds = {name: kind for name, kind in declared.KINDS.items() if kind != FUNCTION}
+    for name in data:
+        if name not in kinds:
+            raise UnknownNameError("field of a declaration", prefix + name, [prefix + known for known in kinds])
+    for each in dataclasses.fields(declared):  # last, so that a misspelt field is called that
+        needed = each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING
+        if needed and each.name not in data:
+            raise BadInputError(f"{prefix}{each.name}: expected {kinds[each.name]}, came nothing.")
+    return {name: checked(prefix + name, kinds[name], value) for name, value in data.items()}

@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium import spaces
 
 from wm.envs.display import prepare_display
+from wm.envs.foreign.own_code import own_code
 from wm.envs.foreign.world import ForeignWorld
 from wm.errors import BadInputError
 
@@ -48,19 +49,15 @@ def make_foreign(world: ForeignWorld) -> gymnasium.Env[Any, Any]:
         BadInputError: it cannot be made, has no ``rgb_array``, or no Box of finite actions.
     """
     require_known(world.id)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            env = gymnasium.make(
-                world.id,
-                render_mode="rgb_array",
-                max_episode_steps=-1,  # no TimeLimit
-                disable_env_checker=True,
-                **dict(world.kwargs),
-            )
-    except Exception as error:  # foreign code may fail in any way
-        reason = " ".join(str(error).split()) or "no reason given"
-        raise BadInputError(f"{world.id}: cannot be made: {type(error).__name__}: {reason}") from error
+    with own_code(f"{world.id}: cannot be made"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        env = gymnasium.make(
+            world.id,
+            render_mode="rgb_array",
+            max_episode_steps=-1,  # no TimeLimit
+            disable_env_checker=True,
+            **dict(world.kwargs),
+        )
     if "rgb_array" not in (env.metadata.get("render_modes") or ()):
         raise BadInputError(
             f"{world.id}: expected the render mode 'rgb_array', came {env.metadata.get('render_modes') or 'none'}."
@@ -70,16 +67,15 @@ def make_foreign(world: ForeignWorld) -> gymnasium.Env[Any, Any]:
 
 
 def _import(module: str) -> None:
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # some greet their user
-            warnings.simplefilter("ignore")
-            importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        package = _PACKAGES.get(module.split(".")[0])
-        how = f"`pip install {package}` installs it." if package else "is it installed, and its name right?"
-        raise BadInputError(f"no module '{error.name}': {how}") from error
-    except Exception as error:  # foreign code may fail in any way
-        raise BadInputError(f"module '{module}' cannot be imported: {type(error).__name__}: {error}") from error
+    with own_code(f"module '{module}' cannot be imported"):
+        try:
+            with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # some greet their user
+                warnings.simplefilter("ignore")
+                importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            package = _PACKAGES.get(module.split(".")[0])
+            how = f"`pip install {package}` installs it." if package else "is it installed, and its name right?"
+            raise BadInputError(f"no module '{error.name}': {how}") from error
 
 
 def _require_box(env_id: str, space: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from wm.envs.foreign.own_code import one_line, own_code
 from wm.envs.foreign.world import ForeignWorld
 from wm.errors import BadInputError
 
@@ -38,7 +39,8 @@ def simulator_of(env: Any, world: ForeignWorld) -> Simulator:
     """The simulator inside a bare environment, which was reset at least once.
 
     Raises:
-        BadInputError: the state cannot be restored, or a thing to be hidden is not there.
+        BadInputError: the state cannot be restored, the environment's own code raised, or a thing to be hidden is not
+            there.
     """
     found: Simulator
     mujoco_parts = _mujoco_parts(env)
@@ -47,7 +49,8 @@ def simulator_of(env: Any, world: ForeignWorld) -> Simulator:
     elif mujoco_parts is not None:
         found = _MuJoCo(env, *mujoco_parts)
     elif type(env).__module__.startswith("gymnasium.envs.classic_control"):
-        found = _Classic(env)
+        with own_code(f"{world.id}: step"):
+            found = _Classic(env)
     else:
         raise BadInputError(
             f"{world.id}: its state cannot be restored; declare get_state and set_state in a Python file "
@@ -56,7 +59,7 @@ def simulator_of(env: Any, world: ForeignWorld) -> Simulator:
     if mujoco_parts is not None:
         _hide(world, mujoco_parts[0])
     elif world.hide:
-        raise BadInputError(f"hide: only MuJoCo's things can be hidden, and {world.id} is not MuJoCo's.")
+        raise BadInputError(f"{world.at('hide')}: only MuJoCo's things can be hidden, and {world.id} is not MuJoCo's.")
     return found
 
 
@@ -139,16 +142,23 @@ class _Declared:
 
     def __init__(self, env: Any, world: ForeignWorld) -> None:
         self.env, self.world = env, world
+        self.getter, self.setter = world.at("get_state"), world.at("set_state")
 
     def get(self) -> dict[str, np.ndarray]:
         """One array, `state`."""
         assert self.world.get_state is not None
-        return {"state": np.array(self.world.get_state(self.env), np.float64).ravel()}
+        with own_code(self.getter):
+            came = self.world.get_state(self.env)
+            numbers = np.array(came, np.float64).ravel()
+        if not np.isfinite(numbers).all():
+            raise BadInputError(f"{self.getter}: expected finite numbers, came {one_line(repr(came))}.")
+        return {"state": numbers}
 
     def set(self, numbers: np.ndarray) -> None:
         """Hand it a copy."""
         assert self.world.set_state is not None
-        self.world.set_state(self.env, numbers.copy())
+        with own_code(self.setter):
+            self.world.set_state(self.env, numbers.copy())
 
     def before_picture(self) -> None:
         """Nothing is known of it."""
@@ -182,6 +192,6 @@ def _hide(world: ForeignWorld, model: Any) -> None:
     for name in world.hide:
         if name not in places:
             known = ", ".join(sorted(filter(None, places)))
-            raise BadInputError(f"hide: {world.id} has no geom or site '{name}'; it has {known}.")
+            raise BadInputError(f"{world.at('hide')}: {world.id} has no geom or site '{name}'; it has {known}.")
         colours, index = places[name]
         colours[index, 3] = 0.0

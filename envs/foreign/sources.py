@@ -21,7 +21,7 @@ class Numbers:
     """Reads the same numbers out of every step.
 
     Args:
-        what: The declaration's field, for messages, e.g. ``"goal.of"``.
+        what: The declaration's field, for messages, e.g. ``"world.toml: goal.of"``.
         sources: The sources, in order.
         example: All numbers of one step, as `all_numbers` gives them.
 

@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 
 from wm.envs.display import opengl_backend
+from wm.envs.foreign.fields import NUMBER, NUMBERS, WHOLE, checked
+from wm.envs.foreign.own_code import own_code, reason
 from wm.envs.foreign.simulators import Simulator
 from wm.envs.foreign.world import ForeignWorld
 from wm.errors import BadInputError
@@ -45,7 +47,7 @@ def view_of(env: Any, world: ForeignWorld, simulator: Simulator, size: int) -> V
     if model is not None:
         return _MuJoCoView(model, data, _camera(env.unwrapped, world, model), _FINER * size)
     if world.camera:
-        raise BadInputError(f"camera: only MuJoCo has one, and {world.id} is not MuJoCo's.")
+        raise BadInputError(f"{world.at('camera')}: only MuJoCo has one, and {world.id} is not MuJoCo's.")
     return _OwnView(env, world.id, simulator)
 
 
@@ -75,11 +77,8 @@ class _OwnView:
 
     def frame(self) -> Any:
         self.simulator.before_picture()
-        try:
+        with own_code(f"{self.id}: cannot be drawn here"):
             return self.env.render()
-        except Exception as error:  # what is missing raises differently from package to package
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise BadInputError(f"{self.id}: cannot be drawn here: {reason}") from error
 
     def close(self) -> None:
         """Nothing: the environment holds it."""
@@ -143,9 +142,8 @@ def _context(size: int) -> Any:
     try:
         return importlib.import_module(f"mujoco.{backend}").GLContext(size, size)
     except Exception as error:  # what a missing driver raises differs from driver to driver
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise BadInputError(
-            f"MuJoCo cannot draw here ({reason}): it needs EGL or OSMesa (libegl1 or libosmesa6)."
+            f"MuJoCo cannot draw here ({reason(error)}): it needs EGL or OSMesa (libegl1 or libosmesa6)."
         ) from error
 
 
@@ -161,7 +159,7 @@ def _camera(env: Any, world: ForeignWorld, model: Any) -> Any:
         cameras = [model.camera(index).name for index in range(model.ncam)]
         if name not in cameras:
             raise BadInputError(
-                f"camera.name: {world.id} has no camera '{name}'; it has {', '.join(cameras) or 'none'}."
+                f"{world.at('camera.name')}: {world.id} has no camera '{name}'; it has {', '.join(cameras) or 'none'}."
             )
         camera.type, camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, cameras.index(name)
     elif not fields and hasattr(env, "render_kwargs") and model.ncam:  # dm_control's first camera is its view
@@ -169,14 +167,21 @@ def _camera(env: Any, world: ForeignWorld, model: Any) -> Any:
     elif not fields:
         fields = _gymnasium_view(env, model)
     for field, value in fields.items():
-        try:
-            setattr(camera, field, np.array(value, np.float64) if isinstance(value, list) else value)
-        except (AttributeError, TypeError, ValueError) as error:
-            known = sorted(each for each in dir(camera) if not each.startswith("_"))
-            raise BadInputError(
-                f"camera.{field}: expected one of {', '.join(known)} and its value, came {value!r}."
-            ) from error
+        if field in world.camera:
+            _check_field(world.at(f"camera.{field}"), camera, field, value)
+        setattr(camera, field, np.asarray(value, np.float64) if field == "lookat" else value)
     return camera
+
+
+def _check_field(what: str, camera: Any, field: str, value: Any) -> None:
+    known = [each for each in dir(camera) if not each.startswith("_")]
+    if field not in known:
+        raise BadInputError(f"{what}: expected one of {', '.join(known)}, came '{field}'.")
+    present = getattr(camera, field)
+    if not isinstance(present, np.ndarray):
+        checked(what, WHOLE if isinstance(present, int) else NUMBER, value)
+    elif len(checked(what, NUMBERS, value)) != present.size:
+        raise BadInputError(f"{what}: expected {present.size} numbers, came {len(value)}.")
 
 
 def _gymnasium_view(env: Any, model: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from wm.errors import WmError
 from wm.experiments.assemble import make_env
 from wm.experiments.control_setup import REPLAN_EVERY
 from wm.experiments.episode import Task
-from wm.experiments.robots import SimulatedRobot, at_rest
+from wm.experiments.robots import LEAD_STEPS, SimulatedRobot, at_rest
 from wm.experiments.rules import on_states
 from wm.kinematics import PointKinematics
 from wm.planners.control.loop import INTERRUPTED, ControlLoop, LoopSettings, StepLog

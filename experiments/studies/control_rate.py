@@ -32,7 +32,7 @@ from wm.experiments.control_setup import REPLAN_EVERY
 from wm.experiments.delayed_planner import DelayedPlanner, PlannerSetup, planner_spec, warm_up
 from wm.experiments.episode import Controller, run_episode
 from wm.experiments.interval import wilson
-from wm.experiments.robots import simulated_rig
+from wm.experiments.robots import LEAD_STEPS, simulated_rig
 from wm.experiments.rules import Rules
 from wm.experiments.studies.launch import launch
 from wm.experiments.studies.long_run import long_run

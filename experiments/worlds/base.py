@@ -34,6 +34,8 @@ class Planning:
         population: Samples of the default planner's first iteration.
         iterations: Of its search, at most.
         init_std: Standard deviation that samples begin with, as a share of half the bounds' range.
+        think: How much the default planner thinks for a plan where nothing else is asked for, see
+            `wm.experiments.assemble.Thinking.parse`; None: `iterations` of `population`, at most.
     """
 
     horizon: int = 5
@@ -43,6 +45,7 @@ class Planning:
     population: int = 128
     iterations: int = 6
     init_std: float | int = 0.15
+    think: str | None = None
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class PushT(World):
     goal_offset = 25
     budget_steps = 50
     goal_kinds = ("logged",)
-    planning = Planning()
+    planning = Planning(think="auto")
     policy_name = BlockSeekingPolicy.name
     view = WORLD_SIZE
     robot = PUSHER

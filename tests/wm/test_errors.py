@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from wm.errors import BadInputError, CheckpointError, MismatchError, StoreError, UnknownNameError, WmError
@@ -25,3 +27,11 @@ def test_mismatch_names_both_values_and_the_place() -> None:
 @pytest.mark.parametrize("kind", [UnknownNameError, MismatchError, BadInputError, StoreError, CheckpointError])
 def test_every_error_of_a_user_is_a_wm_error(kind: type[Exception]) -> None:
     assert issubclass(kind, WmError)
+
+
+@pytest.mark.parametrize(
+    "error", [UnknownNameError("env", "pusth", ["pusht"]), MismatchError("frameskip", 5, 4), BadInputError("seed: -1.")]
+)
+def test_an_error_comes_out_of_a_worker_process_as_it_was(error: WmError) -> None:
+    came = pickle.loads(pickle.dumps(error))
+    assert type(came) is type(error) and str(came) == str(error)

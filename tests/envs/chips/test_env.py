@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
@@ -90,7 +89,7 @@ def test_refuses_an_unusable_action_and_stays_where_it_was(action: Any) -> None:
         (np.full(63, np.nan), "expected 63 or 126 finite numbers, came NaN or infinity"),
         ("abc", "expected 63 or 126 numbers, came 'abc'"),
         (np.r_[1.5, np.zeros(62)], r"expected the blade within 1 m of the middle .*, came \[1.5, 0.0\] and 0"),
-        (np.r_[np.zeros(63), np.full(63, 1e12)], r"expected the blade .* no velocity above 100 .*, came \[0.0, 0.0\] and 1e\+12"),
+        (np.r_[np.zeros(63), np.full(63, 1e12)], r"expected the blade .* no velocity above 100 .* and 1e\+12"),
         (np.full(63, 0.3), r"expected chips on the table, \|x\| and \|y\| <= 0.25 m, came 0.300 m"),
     ],
 )

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import importlib.util
 import os
 import pickle
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -52,7 +54,23 @@ class Toy(gymnasium.Env[np.ndarray, np.ndarray]):
         return np.array([*self.place, self.steps])
 
 
+class Broken(Toy):
+    """One of its methods raises."""
+
+    def __init__(self, broken: str, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        setattr(self, broken, self.boom)
+
+    def boom(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError("boom\nand bust")
+
+
+def boom(*_: Any) -> Any:
+    raise ValueError("boom")
+
+
 gymnasium.register("wmtest/Toy-v0", entry_point=Toy, max_episode_steps=3)
+gymnasium.register("wmtest/Broken-v0", entry_point=Broken)
 
 
 def toy(**fields: Any) -> ForeignWorld:
@@ -60,7 +78,7 @@ def toy(**fields: Any) -> ForeignWorld:
         "get_state": lambda env: [*env.place, env.steps],
         "set_state": lambda env, state: env.__dict__.update(place=state[:2], steps=state[2]),
     }
-    return ForeignWorld("wmtest/Toy-v0", **{**restorable, **fields})
+    return ForeignWorld(**{"id": "wmtest/Toy-v0", **restorable, **fields})
 
 
 def test_neither_its_own_end_nor_a_time_limit_ends_an_episode() -> None:
@@ -155,6 +173,118 @@ def test_what_cannot_be_a_world_is_refused_in_one_line(world: ForeignWorld, said
     with pytest.raises(WmError, match=said) as caught:
         ForeignEnv(world, image_size=16)
     assert "\n" not in str(caught.value)
+
+
+def use(world: ForeignWorld) -> None:
+    """All that is done with an environment."""
+    env = ForeignEnv(world, image_size=16)
+    start = env.reset(seed=0)[1]["state"]
+    env.step(np.zeros(2))
+    env.reset(options={"state": start, "goal_state": start})
+    env.close()
+
+
+@pytest.mark.parametrize("method", ["reset", "step", "close"])
+def test_what_the_environment_raises_is_said_in_one_line(method: str) -> None:
+    with pytest.raises(BadInputError) as caught:
+        use(toy(id="wmtest/Broken-v0", kwargs={"broken": method}, goal=Goal(("observation",), 0.5)))
+    assert str(caught.value) == f"wmtest/Broken-v0: {method}: RuntimeError: boom and bust"
+
+
+def test_a_picture_that_raises_is_said_in_one_line() -> None:
+    with pytest.raises(BadInputError, match="^wmtest/Broken-v0: cannot be drawn here: RuntimeError: boom and bust$"):
+        use(toy(id="wmtest/Broken-v0", kwargs={"broken": "render"}))
+
+
+@pytest.mark.parametrize(
+    ("functions", "said"),
+    [
+        ({"is_success": boom}, "is_success: ValueError: boom"),
+        ({"is_success": lambda now, goal: now < goal}, "is_success: expected True or False, came array([False"),
+        ({"is_success": lambda now, goal: None}, "is_success: expected True or False, came None."),
+        ({"get_state": boom}, "get_state: ValueError: boom"),
+        ({"get_state": lambda env: None}, "get_state: expected finite numbers, came None."),
+        ({"get_state": lambda env: [0.0, np.nan]}, "get_state: expected finite numbers, came [0.0, nan]."),
+        ({"get_state": lambda env: "left"}, "get_state: ValueError: could not convert"),
+        ({"set_state": boom}, "set_state: ValueError: boom"),
+    ],
+)
+def test_what_the_declaration_raises_is_said_in_one_line(functions: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInputError) as caught:
+        use(toy(goal=Goal(("observation",), 0.5), **functions))
+    message = str(caught.value)
+    assert message.startswith(f"wmtest/Toy-v0: {said}") and "\n" not in message
+
+
+@pytest.mark.parametrize("answer", [True, np.True_, np.array([True]), np.array(True)])
+def test_a_success_may_be_of_any_boolean_type(answer: Any) -> None:
+    use(toy(goal=Goal(("observation",), 0.5), is_success=lambda now, goal: answer))
+
+
+def test_the_users_interruption_passes() -> None:
+    def interrupted(env: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        use(toy(get_state=interrupted))
+
+
+def test_what_a_worker_process_raises_keeps_its_text() -> None:
+    make = partial(ForeignEnv, toy(id="wmtest/Broken-v0", kwargs={"broken": "step"}), 16)
+    recording = Recording(make, partial(WanderPolicy, make().env_spec.action), 5, 0)
+    with pytest.raises(BadInputError) as caught:
+        next(record_episodes(recording, 0, 1, 0))
+    assert str(pickle.loads(pickle.dumps(caught.value))) == "wmtest/Broken-v0: step: RuntimeError: boom and bust"
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("[goal]\nof = ['place']\ntolerance = 1\n", "goal.of: 'place': no such numbers"),
+        ("[goal]\nof = ['qpos']\ntolerance = 1\nangles = [9]\n", "goal.angles: expected indices in 0 to"),
+        ("[proprio]\nkeys = ['speed']\n", "proprio.keys: 'speed': no such numbers"),
+        ("[proprio]\nkeys = ['observation']\nnames = ['x']\n", "proprio.names: expected "),
+        ("hide = ['targt']\n", "hide: Reacher-v5 has no geom or site 'targt'"),
+        ("[camera]\ndistanc = 1.0\n", "camera.distanc: expected one of azimuth, "),
+        ("[camera]\nname = 'top'\n", "camera.name: Reacher-v5 has no camera 'top'"),
+        ("[camera]\nlookat = [0.0, 1.0]\n", "camera.lookat: expected 3 numbers, came 2."),
+        ("[camera]\nlookat = 1.0\n", "camera.lookat: expected a list of numbers, came 1.0."),
+        ("[camera]\ndistance = 'x'\n", "camera.distance: expected a number, came 'x'."),
+        ("[camera]\ntype = 1.5\n", "camera.type: expected a whole number, came 1.5."),
+    ],
+)
+def test_what_does_not_fit_the_environment_is_refused_with_the_files_name(
+    lines: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "world.toml"
+    path.write_text('id = "Reacher-v5"\n' + lines)
+    world = load_world(str(path))
+    for where in (str(path), "world.toml"):  # a path below the present folder is said as it would be written there
+        with pytest.raises(BadInputError) as caught:
+            ForeignEnv(world, image_size=16)
+        assert str(caught.value).startswith(f"{where}: {said}")
+        monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "said"), [("hide", ("target",)), ("camera", {"distance": 1.0})])
+def test_what_only_mujoco_has_is_refused_with_the_files_name(name: str, said: Any, tmp_path: Path) -> None:
+    world = toy(**{name: said}, source=str(tmp_path / "world.toml"))
+    with pytest.raises(BadInputError, match=f"^{tmp_path}/world.toml: {name}: only MuJoCo"):
+        ForeignEnv(world, image_size=16)
+
+
+def test_an_environment_that_gives_no_reason_is_refused_with_the_line_that_raised(tmp_path: Path) -> None:
+    (tmp_path / "silent.py").write_text("def make(**_):\n    assert 1 == 2\n")
+    found = importlib.util.spec_from_file_location("silent", tmp_path / "silent.py")
+    assert found is not None and found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    gymnasium.register("wmtest/Silent-v0", entry_point=module.make)
+    with pytest.raises(BadInputError) as caught:
+        ForeignEnv(ForeignWorld("wmtest/Silent-v0"), image_size=16)
+    said = "wmtest/Silent-v0: cannot be made: AssertionError: silent.py, line 2: assert 1 == 2"
+    assert str(caught.value) == said
+    del gymnasium.registry["wmtest/Silent-v0"]
 
 
 @pytest.mark.parametrize(

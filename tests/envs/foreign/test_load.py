@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import json
 import pickle
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -116,6 +119,11 @@ def test_what_is_not_there_is_named(text: str, said: str) -> None:
         (PENDULUM + "[goal]\nof = ['state']\ntolerance = 0\n", "goal.tolerance: expected a number > 0, came 0.0"),
         (PENDULUM + "[goal]\nof = ['state']\ntolerance = -0.1\n", "goal.tolerance: expected a number > 0, came -0.1"),
         (PENDULUM + "[goal]\nof = []\ntolerance = 1\n", "goal.of: expected at least one"),
+        (PENDULUM + "goal = 3\n", "goal: expected a table, came 3"),
+        (PENDULUM + "[proprio]\nkeys = 'observation'\n", "proprio.keys: expected a list of texts, came 'observation'"),
+        (PENDULUM + "is_success = 'near'\n", "unknown field of a declaration 'is_success'"),
+        (PENDULUM + "[kwargs]\nrender_mode = 'human'\n", "kwargs.render_mode: it is set here"),
+        (PENDULUM + "[kwargs]\nmax_episode_steps = 5\n", "kwargs.max_episode_steps: it is set here"),
     ],
 )
 def test_a_wrong_declaration_is_refused_with_its_path(declared: Path, content: str, said: str) -> None:
@@ -138,3 +146,43 @@ def test_a_wrong_python_file_is_refused_in_one_line(tmp_path: Path, content: str
     path.write_text(content)
     message = refusal(path)
     assert message.startswith(str(path)) and said in message
+
+
+WRONG = {
+    "ForeignWorld('X-v0', repeat=1.5)": "repeat: expected a whole number, came 1.5.",
+    "ForeignWorld('X-v0', frameskip=True)": "frameskip: expected a whole number, came True.",
+    "ForeignWorld('X-v0', control_hz='fast')": "control_hz: expected a number, came 'fast'.",
+    "ForeignWorld(3)": "id: expected text, came 3.",
+    "ForeignWorld('X-v0', hide='target')": "hide: expected a list of texts, came 'target'.",
+    "ForeignWorld('X-v0', kwargs=None)": "kwargs: expected a table, came None.",
+    "ForeignWorld('X-v0', goal=('state', 0.5))": "goal: expected Goal(...), came ('state', 0.5).",
+    "ForeignWorld('X-v0', proprio=None)": "proprio: expected Proprio(...), came None.",
+    "ForeignWorld('X-v0', get_state=3, set_state=print)": "get_state: expected a function, came 3.",
+    "Goal('observation', 0.5)": "goal.of: expected a list of texts, came 'observation'.",
+    "Goal(('observation',), '0.5')": "goal.tolerance: expected a number, came '0.5'.",
+    "Goal(('observation',), 0.5, angles=0)": "goal.angles: expected a list of whole numbers, came 0.",
+    "Goal(('observation',), 0.5, angles=(0.5,))": "goal.angles: expected a list of whole numbers, came (0.5,).",
+    "Proprio('observation')": "proprio.keys: expected a list of texts, came 'observation'.",
+    "Proprio(('observation',), names='x')": "proprio.names: expected a list of texts, came 'x'.",
+    "Proprio((numpy.zeros((2, 1)),))": "proprio.keys: expected a list of texts, came (array([[0.], [0.]]),).",
+}
+"""Declarations in Python, and what is said of them."""
+
+
+def test_the_types_of_a_declaration_in_python_are_checked() -> None:
+    """In a process of its own: in this one every call is checked anyhow, and by others."""
+    code = (
+        "import json, sys, numpy\nfrom wm.envs.foreign.world import ForeignWorld, Goal, Proprio\n"
+        "from wm.errors import BadInputError\nsaid = []\n"
+        "for each in json.load(sys.stdin):\n"
+        "    try:\n        said.append(repr(eval(each)))\n"
+        "    except BadInputError as error:\n        said.append(str(error))\n"
+        "print(json.dumps(said))"
+    )
+    right = {
+        "Goal(['x'], 1, [numpy.int64(0)])": "Goal(of=('x',), tolerance=1.0, angles=(0,))",
+        "type(ForeignWorld('X-v0', control_hz=numpy.float32(2)).control_hz)": "<class 'float'>",
+    }
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, input=json.dumps([*WRONG, *right]), capture_output=True, text=True, timeout=100)
+    assert json.loads(done.stdout or "null") == [*WRONG.values(), *right.values()], done.stderr

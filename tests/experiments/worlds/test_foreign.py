@@ -152,6 +152,75 @@ def test_a_wrong_declaration_is_refused(wrong: str, message: str, goal: Run, tmp
     refused(goal(env=declared), message)
 
 
+SOUND = """
+import gymnasium
+import numpy as np
+from gymnasium.envs.classic_control.pendulum import PendulumEnv
+from wm.envs.foreign.world import ForeignWorld, Goal
+
+class Broken(PendulumEnv):
+    pass
+
+def get(env):
+    return np.array(env.state, float)
+
+def put(env, state):
+    env.state = state
+
+def success(now, goal):
+    return False
+
+gymnasium.registry.pop("wmtest/Pendulum-v0", None)
+gymnasium.register("wmtest/Pendulum-v0", entry_point=Broken)
+"""
+WORLD = """
+world = ForeignWorld("wmtest/Pendulum-v0", goal=Goal(("observation",), 0.5), get_state=get, set_state=put,
+                     is_success=success)
+"""
+BOOM = "def boom(*_, **__):\n    raise RuntimeError('boom')\n"
+
+
+@pytest.fixture
+def declared(tmp_path: Path) -> Path:
+    return tmp_path / "world.py"
+
+
+def test_a_declaration_in_python_is_used(goal: Run, declared: Path) -> None:
+    declared.write_text(SOUND + WORLD)
+    code, text, err = goal(env=declared)
+    assert code == 0 and "a goal 25 control steps from its start" in text, err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("success = boom", "/world.py: is_success: RuntimeError: boom$"),
+        ("success = np.equal", r"/world.py: is_success: expected True or False, came array\(\["),
+        ("get = boom", "/world.py: get_state: RuntimeError: boom$"),
+        ("def get(env): return None", "/world.py: get_state: expected finite numbers, came None.$"),
+        ("put = boom", "/world.py: set_state: RuntimeError: boom$"),
+        ("Broken.reset = boom", "wmtest/Pendulum-v0: reset: RuntimeError: boom$"),
+        ("Broken.step = boom", "wmtest/Pendulum-v0: step: RuntimeError: boom$"),
+        ("Broken.render = boom", "wmtest/Pendulum-v0: cannot be drawn here: RuntimeError: boom$"),
+        ("Broken.__init__ = boom", "wmtest/Pendulum-v0: cannot be made: RuntimeError: boom"),
+    ],
+)
+def test_code_of_a_declaration_that_raises_is_refused(wrong: str, message: str, goal: Run, declared: Path) -> None:
+    declared.write_text(SOUND + BOOM + wrong + WORLD)
+    refused(goal(env=declared), message)
+    assert list(declared.parent.glob("goal.*")) == []
+
+
+def test_code_that_raises_in_a_worker_process_is_refused(
+    declared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declared.write_text(SOUND + BOOM + "Broken.step = boom" + WORLD)
+    options = {"env": declared, "out": tmp_path / "data", "episodes": 2, "steps": 3, "workers": 1, "image-size": 16}
+    code, _, err = runner(monkeypatch, capsys, "collect", options)()
+    assert code == 2 and err.splitlines()[-1] == "wm: error: wmtest/Pendulum-v0: step: RuntimeError: boom", err
+    assert "Traceback" not in err
+
+
 def test_an_evaluation_needs_a_declared_goal(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
