@@ -193,7 +193,7 @@ def _metrics(config: dict[str, Any], player: Player, played: dict[str, list[Reco
     if ORACLE in played:
         metrics["baselines"][ORACLE] |= timings(played[ORACLE]) | {
             "subset": f"the first {len(played[ORACLE])} of the same {len(records)} tasks",
-            "planner": config["planner"],
+            "planner": {"name": player.setting.planner} | planner_settings(player.oracle_mpc, world.planning),
         }
     return metrics | {"config": config}
 

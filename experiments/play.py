@@ -92,11 +92,14 @@ class Player:
         actor = self._controller(task) if name == MODEL else self.baselines[name].make(task)
         return run_episode(self.env, task, actor, self.setting.budget_steps)
 
-    def _oracle(self, task: Task) -> Actor:
+    @cached_property
+    def oracle_mpc(self) -> MPC:
         """The planner by itself: it has no proposals to begin with, which a world's way of thinking counts on."""
         setting, planning = self.setting, replace(self.world.planning, think=None)
-        mpc = make_mpc(setting.planner, self.mpc.frameskip, planning, setting.think)
-        return self.world.oracle(self.env, mpc, task, self.guardrails, setting.budget_steps)
+        return make_mpc(setting.planner, self.mpc.frameskip, planning, setting.think)
+
+    def _oracle(self, task: Task) -> Actor:
+        return self.world.oracle(self.env, self.oracle_mpc, task, self.guardrails, self.setting.budget_steps)
 
     def _controller(self, task: Task) -> Controller:
         goal = self.model.encode(torch.from_numpy(task.goal_image)[None, None])

@@ -10,15 +10,14 @@ import pytest
 from PIL import Image
 
 from tests.experiments.place import Place, tiny_model, write_start
+from tests.experiments.small_planner import plan_little
 from wm.envs.pusht.draw import draw
-from wm.experiments import assemble
-from wm.planners import ICEM
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     """A folder with a model, a goal picture and its start; a planner that takes no time; no garbage collection."""
-    monkeypatch.setitem(assemble.PLANNERS, "icem", lambda f, _: ICEM(f, population=12, elites=3, iterations=2))
+    plan_little(monkeypatch)
     monkeypatch.setattr("wm.planners.control.loop.quiet_collector", contextlib.nullcontext)
     model = tmp_path / "model.safetensors"
     tiny_model().save(model, {"command": "test"})

@@ -12,15 +12,15 @@ import pytest
 from PIL import Image
 
 from tests.experiments.place import runner
+from tests.experiments.small_planner import plan_little
 from tests.experiments.small_training import TINY, small_training
 from wm.datasets.reader import EpisodeStore
 from wm.decoder import DECODER_FILE, load_decoder, model_fingerprint
 from wm.errors import MismatchError
-from wm.experiments import assemble, build
+from wm.experiments import build
 from wm.experiments.worlds import WORLDS, find_world
 from wm.model import load_model
 from wm.patch_decoder import PatchDecoder
-from wm.planners import ICEM
 
 TINY_STROKES = replace(TINY, steps=9, encoder="wm-tiny-fine", draft_steps=0, proposal_steps=0)
 
@@ -104,7 +104,7 @@ def test_a_build_of_strokes_keeps_a_token_for_each_patch(chips: Path) -> None:
 def test_a_model_of_strokes_plans(
     chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(assemble.PLANNERS, "icem", lambda f, _: ICEM(f, population=12, elites=3, iterations=2))
+    plan_little(monkeypatch)
     task = find_world("chips").sample_tasks(1000, 1)[0]
     Image.fromarray(task.goal_image).save(tmp_path / "goal.png")
     model, goal, out = chips / "model" / "model.safetensors", tmp_path / "goal.png", tmp_path / "plan"

@@ -17,6 +17,7 @@ from PIL import Image
 
 from tests.experiments.control_parts import InlineProcess
 from tests.experiments.place import Run, refused, runner
+from tests.experiments.small_planner import plan_little
 from wm.datasets.reader import EpisodeStore
 from wm.encoders.tiny import TinyEncoder
 from wm.envs.arm.env import arm_spec
@@ -35,7 +36,6 @@ from wm.experiments.worlds.arm import TIP
 from wm.kinematics import PointKinematics
 from wm.logs import Moments
 from wm.model import WorldModel, build_model
-from wm.planners import ICEM
 from wm.planners.control.loop import ControlLoop
 from wm.planners.control.messages import PlanRequest
 from wm.planners.control.shield import Shield, ShieldLimits
@@ -64,7 +64,7 @@ def tiny_model() -> WorldModel:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """With a model, a goal picture and its start."""
-    monkeypatch.setitem(assemble.PLANNERS, "icem", lambda f, _: ICEM(f, population=12, elites=3, iterations=2))
+    plan_little(monkeypatch)
     tiny_model().save(tmp_path / "model.safetensors", {"command": "test"})
     env = find_world("arm-push").make_env(96)
     Image.fromarray(env.reset(options={"state": GOAL})[0]["image"]).save(tmp_path / "goal.png")
@@ -120,7 +120,7 @@ def test_the_summary_is_in_metres(run: Run) -> None:
     ("options", "message"),
     [
         ({"robot": "sim:arm-reach"}, "'arm-reach' declares no kinematics, so no action can be certified"),
-        ({"robot": "sim:chips"}, "'chips' declares no kinematics, so no action can be certified"),
+        ({"robot": "sim:chips"}, "plans of 'chips' are 1 control step long"),
         ({"robot": "sim:Pendulum-v1"}, "'Pendulum-v1' declares no kinematics, so no action can be certified"),
         ({"robot": "sim:pusht"}, "model of another environment: env .*expected pusht, came arm-push"),
         ({"keep_out": "0.36,0.0,0.02"}, r"guardrail 'keep_out': the start \[.*\] breaks it by .* m\."),

@@ -16,9 +16,9 @@ from PIL import Image
 
 from tests.experiments.control_parts import InlineProcess
 from tests.experiments.place import Place, Run, refused, runner
+from tests.experiments.small_planner import plan_little
 from wm.datasets.reader import EpisodeStore
 from wm.encoders.tiny import TinyEncoder
-from wm.experiments import assemble
 from wm.experiments.control_setup import UNCERTIFIED, ControlRequest, loop_settings, prepare
 from wm.experiments.delayed_planner import PlannerSetup
 from wm.experiments.episode_sink import STEPS_FILE
@@ -28,7 +28,6 @@ from wm.experiments.studies.closed_loop import VirtualClock
 from wm.experiments.worlds import find_world
 from wm.logs import Moments
 from wm.model import WorldModel, build_model
-from wm.planners import ICEM
 from wm.planners.control.bounds_filter import BoundsFilter
 from wm.planners.control.loop import ControlLoop
 from wm.planners.control.shield import ShieldLimits
@@ -85,7 +84,7 @@ def feels() -> bool:
 
 @pytest.fixture
 def folder(feels: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.setitem(assemble.PLANNERS, "icem", lambda f, _: ICEM(f, population=12, elites=3, iterations=2))
+    plan_little(monkeypatch)
     return folder_of(tmp_path, feels)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.experiments.small_planner import plan_little
 from wm.encoders.tiny import TinyEncoder
 from wm.envs.pusht.env import push_t_spec
 from wm.experiments import assemble, demo
@@ -14,7 +15,6 @@ from wm.experiments.cli import main as command
 from wm.experiments.goals import sample_tasks
 from wm.logs import Moments
 from wm.model import build_model
-from wm.planners import ICEM
 from wm.specs import ModelSpec
 
 FILES = ["energy.png", "goal.json", "goal.png", "plan.json", "report.html", "rollout.gif"]
@@ -22,7 +22,7 @@ FILES = ["energy.png", "goal.json", "goal.png", "plan.json", "report.html", "rol
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setitem(assemble.PLANNERS, "icem", lambda f, _: ICEM(f, population=12, elites=3, iterations=2))
+    plan_little(monkeypatch)
     torch.manual_seed(0)
     encoder = TinyEncoder(width=8)
     spec = ModelSpec(push_t_spec(), encoder.spec(), frameskip=5, history=2, tokens=2, width=4, hidden=16, depth=1)

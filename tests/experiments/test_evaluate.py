@@ -13,6 +13,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from tests.experiments.small_planner import plan_little
 from wm.encoders.tiny import TinyEncoder
 from wm.envs.pusht.env import push_t_spec
 from wm.errors import BadInputError, MismatchError, UnknownNameError, WmError
@@ -23,7 +24,6 @@ from wm.experiments.metrics import TIMINGS
 from wm.experiments.play import Player, Setting
 from wm.logs import Moments
 from wm.model import build_model
-from wm.planners import ICEM
 from wm.specs import EnvSpec, ModelSpec
 
 BUDGET, EPISODES, ORACLE = 10, 6, 2
@@ -46,7 +46,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_planner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(assemble.PLANNERS, "icem", lambda f, _: ICEM(f, population=12, elites=3, iterations=2))
+    plan_little(monkeypatch)
 
 
 def setting(path: Path, **changes: Any) -> Setting:
@@ -75,7 +75,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 def finished(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("eval") / "new" / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(assemble.PLANNERS, "icem", lambda f, _: ICEM(f, population=12, elites=3, iterations=2))
+        plan_little(patch)
         return out, evaluate(setting(model), out, **SIZES)
 
 

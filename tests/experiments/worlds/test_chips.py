@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 from tests.experiments.place import Run, refused, runner
+from tests.experiments.small_planner import plan_little
 from wm.datasets.reader import EpisodeStore
 from wm.encoders.tiny import TinyEncoder
 from wm.envs.chips.env import chips_spec
 from wm.envs.chips.metrics import chamfer
 from wm.envs.chips.physics import APART, TABLE_HALF, chip_places
-from wm.experiments import assemble
 from wm.experiments.baselines import NoOp
 from wm.experiments.episode import Task, run_episode
 from wm.experiments.goals import sample_tasks
@@ -26,7 +26,6 @@ from wm.experiments.worlds import find_world
 from wm.experiments.worlds.chips_oracle import ChamferDistance, simulate
 from wm.logs import Moments
 from wm.model import build_model
-from wm.planners import ICEM
 from wm.specs import ModelSpec
 from wm.types import Trajectory
 
@@ -50,7 +49,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_planner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(assemble.PLANNERS, "icem", lambda f, _: ICEM(f, population=12, elites=3, iterations=2))
+    plan_little(monkeypatch)
 
 
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, **usual: object) -> Run:

@@ -11,15 +11,15 @@ import pytest
 from PIL import Image
 
 from tests.experiments.place import Run, refused, runner, tiny_model
+from tests.experiments.small_planner import plan_little
 from tests.experiments.small_training import TINY, small_training
 from tests.experiments.worlds.conftest import PENDULUM
 from wm.datasets.collect.wander import WanderPolicy
 from wm.datasets.reader import EpisodeStore
 from wm.errors import MismatchError
-from wm.experiments import assemble, build, collect
+from wm.experiments import build, collect
 from wm.experiments.worlds import find_world
 from wm.model import load_model
-from wm.planners import ICEM
 
 
 class Wordy(gymnasium.Env):  # type: ignore[type-arg]
@@ -53,7 +53,7 @@ def model(built: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_planner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(assemble.PLANNERS, "icem", lambda f, _: ICEM(f, population=12, elites=3, iterations=2))
+    plan_little(monkeypatch)
 
 
 @pytest.fixture
