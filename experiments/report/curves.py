@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
+from wm.experiments.report.figures import tidied_png
 from wm.experiments.report.record import PlanRecord
 
 _BLUE, _ORANGE, _RED, _GREY = "#2563eb", "#ea7317", "#c0362c", "#8a94a6"
@@ -36,14 +34,7 @@ def energy_png(record: PlanRecord, margins: Mapping[str, Sequence[float]], units
         _margin(axis, record, name, executed, units[name])
     for axis in below[len(margins) :]:
         axis.axis("off")
-    for axis in axes.flat:
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.title.set_fontweight("bold")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    FigureCanvasAgg(figure)
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=110, metadata={"Software": None})
-    return data.getvalue()
+    return tidied_png(figure)
 
 
 def _energies(axis: Axes, record: PlanRecord) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
+from wm.experiments.report.figures import tidied_png
 from wm.objectives.monitors import LEAST_STD
 
 _BLUE, _ORANGE, _RED = "#2563eb", "#ea7317", "#c0362c"
@@ -46,13 +45,7 @@ def pretraining_png(objective: str, log: Sequence[dict[str, Any]]) -> bytes:
         if len(axis.lines) > 1:
             axis.legend(frameon=False)
         axis.set(xlabel="step", xlim=(0, 1.03 * log[-1]["step"]))
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.title.set_fontweight("bold")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    FigureCanvasAgg(figure)
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=110, metadata={"Software": None})
-    return data.getvalue()
+    return tidied_png(figure)
 
 
 def _curves(axis: Axes, log: Sequence[dict[str, Any]], names: dict[str, str]) -> None:

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.experiments.control_parts import InlineProcess
+from tests.experiments.control_parts import in_virtual_time
 from tests.experiments.place import Run, refused, runner
 from tests.experiments.small_planner import plan_little
 from wm.datasets.reader import EpisodeStore
@@ -28,15 +27,12 @@ from wm.experiments import assemble
 from wm.experiments.control_setup import ControlRequest, prepare
 from wm.experiments.delayed_planner import PlannerSetup
 from wm.experiments.episode_sink import STEPS_FILE
-from wm.experiments.robots import Rig, simulated_rig
 from wm.experiments.rules import Rules
-from wm.experiments.studies.closed_loop import VirtualClock
 from wm.experiments.worlds import find_world
 from wm.experiments.worlds.arm import TIP
 from wm.kinematics import PointKinematics
 from wm.logs import Moments
 from wm.model import WorldModel, build_model
-from wm.planners.control.loop import ControlLoop
 from wm.planners.control.messages import PlanRequest
 from wm.planners.control.shield import Shield, ShieldLimits
 from wm.specs import ModelSpec
@@ -76,16 +72,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def run(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """`wm control` in a time of its own, so that a busy machine skips no control step."""
-    clock = VirtualClock()
-
-    def rig(*args: Any) -> Rig:
-        made = simulated_rig(*args)
-        made.robot._clock = clock  # type: ignore[attr-defined]
-        return made
-
-    monkeypatch.setattr("wm.experiments.control_setup.simulated_rig", rig)
-    monkeypatch.setattr("wm.experiments.control.ControlLoop", partial(ControlLoop, clock=clock, sleep=clock.sleep))
-    monkeypatch.setattr("wm.experiments.control.PlannerProcess", InlineProcess)
+    in_virtual_time(monkeypatch)
     options = {"robot": "sim:arm", "goal": folder / "goal.png", "model": folder / "model.safetensors", "duration": 2.0}
     return runner(monkeypatch, capsys, "control", options)
 

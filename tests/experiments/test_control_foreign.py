@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.experiments.control_parts import InlineProcess
+from tests.experiments.control_parts import in_virtual_time
 from tests.experiments.place import Place, Run, refused, runner
 from tests.experiments.small_planner import plan_little
 from wm.datasets.reader import EpisodeStore
@@ -22,14 +21,11 @@ from wm.encoders.tiny import TinyEncoder
 from wm.experiments.control_setup import UNCERTIFIED, ControlRequest, loop_settings, prepare
 from wm.experiments.delayed_planner import PlannerSetup
 from wm.experiments.episode_sink import STEPS_FILE
-from wm.experiments.robots import Rig, simulated_rig
 from wm.experiments.rules import Rules
-from wm.experiments.studies.closed_loop import VirtualClock
 from wm.experiments.worlds import find_world
 from wm.logs import Moments
 from wm.model import WorldModel, build_model
 from wm.planners.control.bounds_filter import BoundsFilter
-from wm.planners.control.loop import ControlLoop
 from wm.planners.control.shield import ShieldLimits
 from wm.specs import EnvSpec, ModelSpec
 
@@ -91,16 +87,7 @@ def folder(feels: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plac
 @pytest.fixture
 def run(folder: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """`wm control` in a time of its own, so that a busy machine skips no control step."""
-    clock = VirtualClock()
-
-    def rig(*args: Any) -> Rig:
-        made = simulated_rig(*args)
-        made.robot._clock = clock  # type: ignore[attr-defined]
-        return made
-
-    monkeypatch.setattr("wm.experiments.control_setup.simulated_rig", rig)
-    monkeypatch.setattr("wm.experiments.control.ControlLoop", partial(ControlLoop, clock=clock, sleep=clock.sleep))
-    monkeypatch.setattr("wm.experiments.control.PlannerProcess", InlineProcess)
+    in_virtual_time(monkeypatch)
     options = {"robot": f"sim:{folder.folder / 'swing.toml'}", "goal": folder.goal, "model": folder.model}
     return runner(monkeypatch, capsys, "control", options | {"duration": 1.0})
 
