@@ -18,7 +18,7 @@ from wm.experiments.rules import on_states
 from wm.kinematics import PointKinematics
 from wm.model import WorldModel
 from wm.planners.base import Problem
-from wm.planners.energies import Energy, GoalDistance, GridDistance
+from wm.planners.energies import Energy, GoalDistance, GridDistance, ReadOutDistance
 from wm.planners.guardrails import Guardrail
 from wm.planners.mpc import MPC
 from wm.specs import ActionSpec
@@ -183,9 +183,13 @@ def goal_distance(
 ) -> GoalDistance:
     """The goal's energy in a model's latent space.
 
-    Of a field of many like things it is the distance at every scale of its grid, of patch tokens the plain one, as in
-    DINO-WM; in the compact form the read-out of the robot's own place has a weight of its own.
+    Of a field of many like things it is the distance at every scale of its grid; of patch tokens that of their
+    read-out, or where they have none the plain one, as in DINO-WM. In the compact form, as in a read-out, the robot's
+    own place has a weight of its own.
     """
+    if model.spec.read_out:
+        scale = model.goal_scale(robot_weight)
+        return ReadOutDistance(goal, model.read_out, earlier_weight=earlier_weight, scale=scale)
     if model.spec.form == "strokes" and model.grid is not None:
         return GridDistance(goal, model.grid, earlier_weight=earlier_weight)
     scale = model.goal_scale(robot_weight) if model.spec.form == "compact" else None

@@ -26,7 +26,7 @@ from wm.experiments.contact_sheet import failures_png, summary_png
 from wm.experiments.episode import PROPOSAL_COPIES, PROPOSAL_ENDS, PROPOSAL_NOISE, Task
 from wm.experiments.episode_log import EpisodeLog, Record
 from wm.experiments.metrics import efforts, rates, timings, violations
-from wm.experiments.options import BudgetSteps, GoalKind, GoalOffset, ModelName, Think, at_least
+from wm.experiments.options import BudgetSteps, GoalKind, GoalOffset, ModelName, Screen, Think, at_least
 from wm.experiments.play import MODEL, ORACLE, Player, Setting, play_all
 from wm.experiments.rules import Rules
 from wm.experiments.worlds import find_world
@@ -117,6 +117,10 @@ def _config(player: Player, goals: str | None, goal_offset: int | None, seed: in
             **world.versions(),
         },
     }
+    if player.mind.screen is not None:
+        screen = player.mind.screen
+        settings = planner_settings(screen.mpc, world.planning)
+        config["screen"] = {"name": setting.screen, "fingerprint": fingerprint(screen.model), "planner": settings}
     if len(world.goal_kinds) > 1:
         config["goals"] = goals or world.goal_kinds[0]
     plain: dict[str, Any] = json.loads(json.dumps(config))
@@ -232,6 +236,7 @@ def main(
     model: ModelName = None,
     planner: Annotated[str, typer.Option(help="Planner.")] = "icem",
     think: Think = None,
+    screen: Screen = None,
     goals: GoalKind = None,
     goal_offset: GoalOffset = None,
     budget_steps: BudgetSteps = None,
@@ -254,7 +259,9 @@ def main(
         torch.set_num_threads(threads)
     world = find_world(env)
     budget_steps = world.budget_steps if budget_steps is None else budget_steps
-    setting = Setting(env, model or world.name, planner, budget_steps, deadline_ms, torch.get_num_threads(), think)
+    setting = Setting(
+        env, model or world.name, planner, budget_steps, deadline_ms, torch.get_num_threads(), think, screen
+    )
     metrics = evaluate(
         setting,
         out,

@@ -15,9 +15,11 @@ import torch
 from wm.decoder import DECODER_FILE, Decoder, load_decoder, model_fingerprint
 from wm.errors import BadInputError, WmError
 from wm.experiments.assemble import MODELS, make_model, make_mpc, require_clear_start
-from wm.experiments.episode import Controller, Outcome, Task, run_episode
+from wm.experiments.controllers import Mind, make_controller, make_screen
+from wm.experiments.episode import Outcome, Task, run_episode
 from wm.experiments.options import require_seed
 from wm.experiments.rules import Rules
+from wm.experiments.screening import rescoring
 from wm.experiments.start import Start, find_start
 from wm.experiments.worlds import find_world
 from wm.experiments.worlds.base import World
@@ -42,7 +44,9 @@ class Request:
         seed: Of the search's noise, and of the start where no file gives it.
         model: Shipped name or path.
         planner: Planner's name.
-        think: How much it thinks for a plan, see `Thinking.parse`; None: as it suits the world.
+        think: How much it thinks for a plan, see `Thinking.parse`; None: as it suits the world, or where another model
+            screens, as rescoring needs.
+        screen: Shipped name or path of a model that proposes (`wm.experiments.screening`), or None.
         budget_steps: Control steps, >= 1.
         deadline_ms: For each search, > 0.
         rules: What the robot keeps.
@@ -55,6 +59,7 @@ class Request:
     model: str = "pusht"
     planner: str = "icem"
     think: str | None = None
+    screen: str | None = None
     budget_steps: int = 50
     deadline_ms: float | int | None = None
     rules: Rules = Rules()
@@ -71,6 +76,7 @@ class Mission:
         model: The world model.
         decoder: Of the model's states, only for looking; None when there is none.
         mpc: Solver and receding horizon.
+        screen: What proposes, or None.
         guardrails: The rules as margins.
         start: Start state, and the goal's when known.
         task: The same with the goal picture.
@@ -85,6 +91,7 @@ class Mission:
     model: WorldModel
     decoder: Decoder | PatchDecoder | None
     mpc: MPC
+    screen: Mind | None
     guardrails: list[Guardrail]
     start: Start
     task: Task
@@ -98,21 +105,10 @@ class Mission:
         Args:
             after_step: Called with the number of executed control steps.
         """
-        goal = self.model.encode(torch.from_numpy(self.task.goal_image)[None, None])
-        controller = Controller(
-            self.model,
-            self.mpc,
-            goal,
-            guardrails=self.guardrails,
-            kinematics=getattr(self.env, "kinematics", None),
-            earlier_weight=self.world.planning.earlier_weight,
-            robot_weight=self.world.planning.robot_weight,
-            budget=self.request.budget_steps,
-            deadline_ms=self.request.deadline_ms,
-            seed=self.task.seed,
-            rest=self.world.rest_action(),
-        )
-        return run_episode(self.env, self.task, controller, self.request.budget_steps, after_step)
+        mind, budget = Mind(self.model, self.mpc, self.screen), self.request.budget_steps
+        deadline_ms = self.request.deadline_ms
+        controller = make_controller(self.world, mind, self.task, self.env, self.guardrails, budget, deadline_ms)
+        return run_episode(self.env, self.task, controller, budget, after_step)
 
 
 def prepare(request: Request) -> Mission:
@@ -130,7 +126,9 @@ def prepare(request: Request) -> Mission:
     model = make_model(request.model, request.env)
     size = model.spec.encoder.image_size
     env, planning = world.make_env(size), world.planning
-    mpc = make_mpc(request.planner, model.spec.frameskip, planning, think=request.think)
+    think = rescoring(request.think, request.screen)
+    mpc = make_mpc(request.planner, model.spec.frameskip, planning, think=think)
+    screen = None if request.screen is None else make_screen(request.screen, world, model)
     goal = read_goal_picture(request.goal, size)
     start = find_start(env, world.name, request.goal, request.start, request.seed)
     guardrails = world.guardrails(request.rules, getattr(env, "kinematics", None))
@@ -147,6 +145,7 @@ def prepare(request: Request) -> Mission:
         model=model,
         decoder=decoder,
         mpc=mpc,
+        screen=screen,
         guardrails=guardrails,
         start=start,
         task=Task(start.state, goal, start.goal_state, request.seed or 0),

@@ -40,6 +40,13 @@ Think = Annotated[
         "iterations, or as the difficulty asks for (auto); by default what suits the world: auto for push-T.",
     ),
 ]
+Screen = Annotated[
+    str | None,
+    typer.Option(
+        help="A cheaper model (a shipped name or a path) whose search proposes what the model rescores; "
+        "without --think, the model then thinks fast.",
+    ),
+]
 RulesPath = Annotated[Path | None, typer.Option(help="Rules file (TOML) with more of these: see docs/safety.md.")]
 
 

@@ -16,7 +16,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from wm.experiments.episode import Outcome
 from wm.experiments.mission import Mission, Request, prepare
-from wm.experiments.options import BudgetSteps, KeepOut, MaxSpeed, ModelName, RulesPath, Think, Workspace, rules_of
+from wm.experiments.options import (
+    BudgetSteps,
+    KeepOut,
+    MaxSpeed,
+    ModelName,
+    RulesPath,
+    Screen,
+    Think,
+    Workspace,
+    rules_of,
+)
 from wm.experiments.output_folder import staged
 from wm.experiments.report.curves import energy_png
 from wm.experiments.report.film import Marks, Moment, compose, gif
@@ -148,6 +158,7 @@ def main(
     model: ModelName = None,
     planner: Annotated[str, typer.Option(help="Planner.")] = "icem",
     think: Think = None,
+    screen: Screen = None,
     budget_steps: BudgetSteps = None,
     deadline_ms: Annotated[float | None, typer.Option(help="For each search; results then vary with speed.")] = None,
     keep_out: KeepOut = None,
@@ -167,6 +178,7 @@ def main(
         model=model or world.name,
         planner=planner,
         think=think,
+        screen=screen,
         budget_steps=world.budget_steps if budget_steps is None else budget_steps,
         deadline_ms=deadline_ms,
         rules=rules_of(rules, keep_out, workspace, max_speed).rules,

@@ -16,9 +16,11 @@ import torch
 
 from wm.experiments.assemble import make_model, make_mpc
 from wm.experiments.baselines import NoOp, RandomActions
+from wm.experiments.controllers import Mind, make_controller, make_screen
 from wm.experiments.episode import Actor, Controller, Outcome, Task, run_episode
 from wm.experiments.episode_log import Record
 from wm.experiments.rules import Rules
+from wm.experiments.screening import rescoring
 from wm.experiments.worlds import find_world
 from wm.experiments.worlds.base import Baseline
 from wm.model import WorldModel
@@ -40,7 +42,9 @@ class Setting:
         budget_steps: Control steps per episode.
         deadline_ms: For each search in the model; the oracle has none.
         threads: Of each process.
-        think: How much the planner thinks for a plan, see `Thinking.parse`; None: as it suits the world.
+        think: How much the planner thinks for a plan, see `Thinking.parse`; None: as it suits the world, or where
+            another model screens, as rescoring needs.
+        screen: Shipped name or path of a model that proposes (`wm.experiments.screening`), or None.
     """
 
     env: str
@@ -50,6 +54,7 @@ class Setting:
     deadline_ms: float | int | None
     threads: int
     think: str | None = None
+    screen: str | None = None
 
 
 class Player:
@@ -65,7 +70,11 @@ class Player:
         self.model: WorldModel = make_model(setting.model, setting.env)
         self.env: Any = self.world.make_env(self.model.spec.encoder.image_size)
         frameskip = self.model.spec.frameskip
-        self.mpc: MPC = make_mpc(setting.planner, frameskip, self.world.planning, think=setting.think)
+        self.mpc: MPC = make_mpc(
+            setting.planner, frameskip, self.world.planning, think=rescoring(setting.think, setting.screen)
+        )
+        screen = None if setting.screen is None else make_screen(setting.screen, self.world, self.model)
+        self.mind = Mind(self.model, self.mpc, screen)
         self.guardrails = self.world.guardrails(Rules(), getattr(self.env, "kinematics", None))
 
     @cached_property
@@ -102,20 +111,8 @@ class Player:
         return self.world.oracle(self.env, self.oracle_mpc, task, self.guardrails, self.setting.budget_steps)
 
     def _controller(self, task: Task) -> Controller:
-        goal = self.model.encode(torch.from_numpy(task.goal_image)[None, None])
-        return Controller(
-            self.model,
-            self.mpc,
-            goal,
-            guardrails=self.guardrails,
-            kinematics=getattr(self.env, "kinematics", None),
-            earlier_weight=self.world.planning.earlier_weight,
-            robot_weight=self.world.planning.robot_weight,
-            budget=self.setting.budget_steps,
-            deadline_ms=self.setting.deadline_ms,
-            seed=task.seed,
-            rest=self.world.rest_action(),
-        )
+        budget, deadline_ms = self.setting.budget_steps, self.setting.deadline_ms
+        return make_controller(self.world, self.mind, task, self.env, self.guardrails, budget, deadline_ms)
 
 
 def play_all(player: Player, name: str, tasks: Sequence[tuple[int, Task]], workers: int) -> Iterator[Record]:

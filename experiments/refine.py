@@ -18,7 +18,7 @@ from wm.experiments.logs import load_frames, log_windows, random_rows
 from wm.experiments.options import at_least
 from wm.experiments.run_folder import claimed
 from wm.model import BANK, WorldModel, load_model
-from wm.refine import RefineConfig, refine
+from wm.refine import OPTIONS, RefineConfig, refine
 from wm.specs import require_equal
 from wm.train import states_of
 
@@ -35,10 +35,12 @@ def run(data: Path, model_path: Path, out: Path, config: RefineConfig, episodes:
     """
     at_least(1, episodes=episodes, steps=config.schedule.steps)
     at_least(0, seed=config.schedule.seed)
+    options = config.options()
     store, (model, provenance) = EpisodeStore(data), load_model(model_path)
     require_equal("model of another world than the data", store.spec.env, model.spec.env, model_path)
     episodes = min(episodes, len(store))
-    identity = asdict(config) | {"data": store.fingerprint(), "model": fingerprint(model), "episodes": episodes}
+    settings = {name: value for name, value in asdict(config).items() if name not in OPTIONS}
+    identity = settings | options | {"data": store.fingerprint(), "model": fingerprint(model), "episodes": episodes}
     path = out / "model.safetensors"
     with claimed(out, identity):
         if path.exists():
@@ -56,7 +58,7 @@ def run(data: Path, model_path: Path, out: Path, config: RefineConfig, episodes:
     model.remember(states[random_rows(windows, BANK * 4)], states[random_rows(held_out, 8192)])
     recipe = {"command": "wm refine", "data": store.spec.recipe, "episodes": episodes, "anchor": config.anchor}
     recipe |= {"steps": config.schedule.steps, "batch": config.schedule.batch, "seed": config.schedule.seed}
-    model.save(path, recipe | {"draft": provenance, "wm": wm.__version__, "torch": torch.__version__})
+    model.save(path, recipe | options | {"draft": provenance, "wm": wm.__version__, "torch": torch.__version__})
     return path
 
 
@@ -73,9 +75,15 @@ def main(
     episodes: Annotated[int, typer.Option(help="Use the first episodes only (frames are held in memory).")] = 3000,
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 3000,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    straightening: Annotated[
+        float, typer.Option(metavar="W", help="Weight of straightening the state's way through time; 0: without.")
+    ] = 0.0,
+    inverse: Annotated[
+        float, typer.Option(metavar="W", help="Weight of telling the action from two states; 0: without.")
+    ] = 0.0,
 ) -> None:
     """Refine a model's encoder and head: the states that they see become predictable. `wm train` builds on it."""
-    config = RefineConfig()
+    config = RefineConfig(straightening=straightening, inverse=inverse)
     config = replace(config, schedule=replace(config.schedule, steps=steps, seed=seed))
     path = run(data, model, out, config, episodes)
     print(f"{path}: refined; `wm train {data} --encoder {path}` builds on it.")

@@ -15,6 +15,7 @@ from rich.console import Console
 from torch import Tensor
 
 import wm
+from wm.adversarial import require_radius
 from wm.checkpoint import load_tensors
 from wm.datasets.features import Coding
 from wm.datasets.reader import EpisodeStore
@@ -32,7 +33,7 @@ from wm.model import BANK, FORMS, WorldModel, build_joint, build_model
 from wm.patch_head import PatchHead
 from wm.probe import LinearProbe, error_by_horizon
 from wm.proposal import train_proposal
-from wm.specs import EnvSpec, ModelSpec, require_equal
+from wm.specs import EnvSpec, ModelSpec, PatchSizes, require_equal
 from wm.state_head import StateHead
 from wm.train import (
     TrainConfig,
@@ -73,21 +74,25 @@ def run(data: Path, encoder_path: Path | str, out: Path, config: TrainConfig, se
     sizes = {"width": config.width, "hidden": config.hidden, "depth": config.depth, "steps": config.predictor.steps}
     at_least(1, episodes=config.episodes, frameskip=config.frameskip, **sizes)
     at_least(0, seed=seed)
+    require_radius(config.adversarial, config.form)
     store = EpisodeStore(data)
     encoder, base = open_encoder(str(encoder_path), store.spec.image_size)
     if len(store) < 20:
         raise BadInputError(f"{data}: expected at least 20 episodes to train on, came {len(store)}.")
-    if config.form == "patch":
-        base = None
+    if base is not None and config.form == "patch" and (base.spec.form != "compact" or not _reads(config)):
+        base = None  # its encoder alone
     learned = None if base is None else base.joint.head
     if base is not None:
         require_equal("model of another world than the data", store.spec.env, base.spec.env, encoder_path)
-        wanted, came = (config.tokens, _width(store, encoder, config)), (base.spec.tokens, base.spec.width)
+        wanted, came = (config.tokens, _state_width(store, config)), (base.spec.tokens, base.spec.width)
         require_equal("tokens and width (proprioception included) of the refined head", wanted, came, encoder_path)
     made_of = {"seed": seed, "data": store.fingerprint(), "encoder": encoder.spec().to_json()}
     made_of |= {"head": "fitted" if learned is None else fingerprint(learned)}
     path = out / "model.safetensors"
-    with claimed(out, asdict(config) | made_of):
+    identity = asdict(config) | made_of
+    if config.adversarial == 0:  # folders of runs from before there was this option stay theirs
+        del identity["adversarial"]
+    with claimed(out, identity):
         if path.exists() and (out / "report.png").exists():
             return path
         torch.manual_seed(seed)
@@ -121,16 +126,34 @@ def _spec(store: EpisodeStore, encoder: Encoder, config: TrainConfig) -> ModelSp
         proposals=config.proposals,
         reach=config.horizon,
         form=config.form,
-        patch=config.patch,
+        patch=None if config.patch is None else _patch_sizes(store, config.patch),
     )
+
+
+def _reads(config: TrainConfig) -> bool:
+    return config.patch is not None and config.patch.read_out > 0
+
+
+def _patch_sizes(store: EpisodeStore, sizes: PatchSizes) -> PatchSizes:
+    """With what the robot reports among the numbers of the read-out."""
+    return replace(sizes, read_out=sizes.read_out + _proprio_width(store)) if sizes.read_out else sizes
+
+
+def _proprio_width(store: EpisodeStore) -> int:
+    return 0 if store.spec.env.proprio is None else store.spec.env.proprio.width
+
+
+def _state_width(store: EpisodeStore, config: TrainConfig) -> int:
+    """Numbers of the compact form's state, or of the patch form's read-out."""
+    seen = config.width if config.patch is None else config.patch.read_out
+    return seen + _proprio_width(store)
 
 
 def _width(store: EpisodeStore, encoder: Encoder, config: TrainConfig) -> int:
     """Numbers of a token: what is seen, and in the compact form what the robot reports."""
     if config.form == "patch":
         return min(config.width, encoder.width)
-    proprio = store.spec.env.proprio
-    return config.width + (0 if proprio is None else proprio.width)
+    return _state_width(store, config)
 
 
 def _head_and_states(
@@ -142,11 +165,12 @@ def _head_and_states(
     seen = episodes if encoder.by_reference else min(config.head_episodes, episodes)
     tokens = log_tokens(store, encoder, store.path, seen)
     windows, _ = _windows(store, tokens, config, 1, seen)
-    if learned is not None:
-        joint.head.load_state_dict(learned.state_dict())
     if isinstance(joint.head, PatchHead):
-        train_patch_head(joint.head, windows, config, out)
+        with Console(stderr=True).status("patch head: principal components"):
+            train_patch_head(joint.head, windows, config, out, learned)
     else:
+        if learned is not None:
+            joint.head.load_state_dict(learned.state_dict())
         with Console(stderr=True).status("state head: slow features"):
             train_head(joint.head, windows, config, out, learned is not None)
     return joint, _states(store, encoder, joint.head, tokens, out / "states", episodes)
@@ -180,9 +204,20 @@ def _model(
     model.joint.load_state_dict(joint.state_dict())
     if model.proposal is not None:
         model.proposal.requires_grad_(True)
-        train_proposal(model.proposal, windows, config.history, config.proposal, out)
+        train_proposal(model.proposal, _read_out(model, windows), config.history, config.proposal, out)
         model.proposal.requires_grad_(False)
     return model
+
+
+@torch.inference_mode()
+def _read_out(model: WorldModel, windows: LogWindows) -> LogWindows:
+    """Windows of what a proposal looks at: the read-out, where the model has one."""
+    if not model.spec.read_out:
+        return windows
+    shape = (model.spec.tokens, model.spec.width)
+    parts = torch.as_tensor(windows.log.observations).split(4096)
+    found = torch.cat([model.read_out(part.float().unflatten(-1, shape)).flatten(1) for part in parts])
+    return replace(windows, log=replace(windows.log, observations=found))
 
 
 def held_out_report(
@@ -254,6 +289,7 @@ def _provenance(
         "encoder": encoder.spec().to_json() if encoder.by_reference else own,
         "predictor_steps": config.predictor.steps,
         "proposal_steps": config.proposal.steps if config.proposals else 0,
+        **({"adversarial": config.adversarial} if config.adversarial > 0 else {}),
         "wm": wm.__version__,
         "torch": torch.__version__,
     }
@@ -303,6 +339,9 @@ def main(
     depth: Annotated[int | None, typer.Option(help="Layers of the predictor (3; patch 4; strokes 2).")] = None,
     frameskip: Annotated[int | None, typer.Option(help="Control steps per latent step (5; of strokes 1).")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    adversarial: Annotated[
+        float, typer.Option(metavar="R", help="Train where the predictor errs, R std from the log, e.g. 0.05; 0: not.")
+    ] = 0.0,
 ) -> None:
     """Train a world model on a store's logs, on top of a frozen encoder.
 
@@ -317,6 +356,7 @@ def main(
         depth=config.depth if depth is None else depth,
         frameskip=config.frameskip if frameskip is None else frameskip,
         episodes=episodes,
+        adversarial=adversarial,
     )
     config = scheduled(config, config.predictor.steps if steps is None else steps, seed)
     path = run(data, encoder, out, config, seed)

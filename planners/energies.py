@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -103,6 +103,36 @@ class GoalDistance:
                 f"came {len(self.step_weights)}."
             )
         return self.step_weights.tolist()
+
+
+class ReadOutDistance(GoalDistance):
+    """`GoalDistance` of what is read out of the latents, instead of the latents themselves.
+
+    Args:
+        goal_tokens: ``(B, N, D)``.
+        read: Latents ``(..., N, D)`` to ``(..., M, R)``; gradients pass through it.
+        last_weight: As in `GoalDistance`; so are the others.
+
+    Raises:
+        BadInputError: as `GoalDistance`.
+    """
+
+    def __init__(
+        self,
+        goal_tokens: Float[Tensor, "B N D"],
+        read: Callable[[Tensor], Tensor],
+        last_weight: float | int = 1.0,
+        earlier_weight: float | int = 0.1,
+        scale: float | int | Tensor | None = None,
+        weight: float | int = 1.0,
+        name: str = "goal",
+    ) -> None:
+        super().__init__(read(goal_tokens), last_weight, earlier_weight, scale=scale, weight=weight, name=name)
+        self.read = read
+
+    def step_energy(self, tokens: Float[Tensor, "B S H N D"]) -> Float[Tensor, "B S H"]:
+        """See the class."""
+        return super().step_energy(self.read(tokens))
 
 
 class GridDistance(GoalDistance):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 
 def rollout_loss(
@@ -12,6 +13,29 @@ def rollout_loss(
 ) -> Float[Tensor, ""]:
     """Mean squared error of a rollout over all steps, each state number weighted."""
     return ((predicted - target).square() * weights).mean()
+
+
+STILL = 0.01
+"""Share of the root mean square speed below which a velocity has no direction that would mean anything."""
+
+
+def straightening(latents: Float[Tensor, "B T X"]) -> Float[Tensor, ""]:
+    """How much trajectories bend: the mean of ``1 - cos(z[t+1] - z[t], z[t+2] - z[t+1])`` over consecutive triples.
+
+    0 for straight lines, whatever the speed, 1 where each step is at right angles to the last, 2 where each goes back.
+    Temporal straightening for latent planning (Wang et al. 2026, arXiv 2603.12231), after the perceptual straightening
+    of videos (Hénaff et al. 2019, doi 10.1038/s41593-019-0377-4). Triples with a velocity of less than `STILL` of the
+    root mean square of all speeds do not count; where none counts (all at rest, or fewer than three frames) it is 0.
+
+    Args:
+        latents: Trajectories of T frames, one latent step apart.
+    """
+    velocities = latents.diff(dim=1)
+    speeds = velocities.detach().norm(dim=-1)
+    moving = speeds > STILL * speeds.square().mean().sqrt()
+    counted = moving[:, :-1] & moving[:, 1:]
+    bends = 1 - functional.cosine_similarity(velocities[:, :-1][counted], velocities[:, 1:][counted], dim=-1)
+    return bends.sum() / max(1, len(bends))
 
 
 def sigreg(

@@ -155,6 +155,8 @@ class WorldModel(nn.Module):
         """
         if self.proposal is None:
             return None
+        if self.spec.read_out:
+            context, goal = Latent(self.read_out(context.tokens), context.proprio), self.read_out(goal)
         vectors, (mean, std), found = self._state_vectors(context), self.action_moments, []
         for count in steps:
             wanted = torch.full((len(vectors),), float(count))
@@ -168,12 +170,23 @@ class WorldModel(nn.Module):
         """Divisors of the goal distance that give the latent's read-out of proprioception a weight of its own.
 
         Args:
-            robot_weight: > 0; 1 counts its numbers like the others. Only the compact form's latent has such a read-out.
+            robot_weight: > 0; 1 counts its numbers like the others. Only the compact form's latent has such a read-out,
+                and what is read out of the patch form's: then N is 1 and D its numbers.
         """
-        scale = torch.ones(self.spec.tokens * self.spec.width)
-        if self.spec.env.proprio is not None and self.spec.form == "compact":
+        shape = (1, self.spec.read_out) if self.spec.read_out else (self.spec.tokens, self.spec.width)
+        scale = torch.ones(shape[0] * shape[1])
+        if self.spec.env.proprio is not None and (self.spec.form == "compact" or self.spec.read_out):
             scale[-self.spec.env.proprio.width :] = robot_weight**-0.5
-        return scale.unflatten(0, (self.spec.tokens, self.spec.width))
+        return scale.unflatten(0, shape)
+
+    def read_out(self, tokens: Float[Tensor, "*n N D"]) -> Float[Tensor, "*n 1 R"]:
+        """The state that is read out of the patch form's tokens, observed or imagined; passes gradients on.
+
+        Raises:
+            BadInputError: the model has no such read-out (`PatchSizes.read_out`).
+        """
+        found: Tensor = self.joint.head.read(tokens)
+        return found
 
     def _state_vectors(self, context: Latent) -> Float[Tensor, "B T X"]:
         history = self.spec.history
@@ -274,7 +287,7 @@ def _patch(spec: ModelSpec) -> JointModel[PatchHead]:
     proprio = 0 if spec.env.proprio is None else spec.env.proprio.width
     action_width = spec.frameskip * spec.env.action.width
     sizes = (spec.tokens, spec.width, proprio, action_width, spec.history, spec.reach, spec.hidden, spec.depth)
-    return JointModel(PatchHead(grid, most, spec.width), PatchDynamics(*sizes, spec.patch))
+    return JointModel(PatchHead(grid, most, spec.width, spec.patch.read_out), PatchDynamics(*sizes, spec.patch))
 
 
 def build_proposal(spec: ModelSpec) -> Proposal | None:
@@ -284,6 +297,8 @@ def build_proposal(spec: ModelSpec) -> Proposal | None:
     proprio = 0 if spec.env.proprio is None else spec.env.proprio.width
     latent, action_width = spec.tokens * spec.width, spec.frameskip * spec.env.action.width
     hidden, patches = (FIELD_PROPOSAL, spec.tokens) if spec.form == "patch" else (spec.hidden, 0)
+    if spec.read_out:
+        latent, hidden, patches = spec.read_out, spec.hidden, 0
     sizes = (latent + proprio, latent, action_width, spec.history, spec.proposals, spec.reach, hidden)
     return Proposal(*sizes, patches)
 

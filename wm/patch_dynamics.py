@@ -81,7 +81,7 @@ class PatchDynamics(nn.Module):
 
 def _require_sizes(window: int, sizes: PatchSizes, **more: int) -> None:
     for name, value in (sizes.to_json() | more | {"window": window}).items():
-        if value < 1 and name != "residual":
+        if value < 1 and name not in ("residual", "read_out"):
             raise BadInputError(f"form 'patch': expected {name} >= 1, came {value}.")
     if window < more["history"]:
         raise BadInputError(f"form 'patch': expected a window of {more['history']} frames or more, came {window}.")

@@ -143,6 +143,9 @@ class PatchSizes(_Spec):
         window: Longest window, frames; a longer rollout lets it slide. 0: as long as history and reach need, so that
             up to `ModelSpec.reach` latent steps nothing slides and every key and value is kept.
         residual: The predictor says what changes; without, what the next frame is.
+        read_out: R, numbers of the state that is read out of all tokens of a frame (`wm.patch_head`): what goals are
+            compared in. As `ModelSpec.width` in the compact form, the last P of them are a read-out of proprioception.
+            0: there is none.
     """
 
     heads: int = 6
@@ -151,6 +154,7 @@ class PatchSizes(_Spec):
     action_embedding: int = 8
     window: int = 0
     residual: bool = True
+    read_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -187,6 +191,11 @@ class ModelSpec(_Spec):
     reach: int = 5
     form: str = "compact"
     patch: PatchSizes | None = None
+
+    @property
+    def read_out(self) -> int:
+        """R of the patch form's read-out, 0 where there is none."""
+        return 0 if self.patch is None else self.patch.read_out
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ModelSpec:

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from wm.adversarial import deviations, perturbed, require_radius
 from wm.checkpoint import load_tensors, load_weights, save_tensors
 from wm.encoders.base import Encoder
 from wm.fit import FitConfig, fast_bf16, fit
@@ -58,6 +59,8 @@ class TrainConfig:
         predictor: Schedule of the predictor.
         proposal: Schedule of the proposal.
         patch: More sizes of the patch form; None in the others.
+        adversarial: Radius within which the predictor's inputs are moved to where it errs (`wm.adversarial`), standard
+            deviations; a small one, e.g. 0.05; 0: without. Of the compact form only.
     """
 
     form: str = "compact"
@@ -76,6 +79,7 @@ class TrainConfig:
     predictor: FitConfig = field(default_factory=lambda: FitConfig(steps=10_000, batch=512, weight_decay=1e-5))
     proposal: FitConfig = field(default_factory=lambda: FitConfig(steps=6000, batch=512))
     patch: PatchSizes | None = None
+    adversarial: float = 0.0
 
 
 def strokes_config() -> TrainConfig:
@@ -89,13 +93,27 @@ def strokes_config() -> TrainConfig:
 def patch_config() -> TrainConfig:
     """The patch form (`wm.patch_dynamics`) in sizes that a laptop's processor can plan with."""
     return TrainConfig(
-        form="patch", history=3, width=48, depth=4, head_episodes=250, patch=PatchSizes(),
+        form="patch", history=3, width=48, depth=4, head_episodes=250, patch=PatchSizes(read_out=32),
         predictor=FitConfig(steps=6000, batch=16), proposal=FitConfig(steps=6000, batch=256),
     )  # fmt: skip
 
 
-def train_patch_head(head: PatchHead, windows: LogWindows, config: TrainConfig, out: Path) -> list[float] | None:
+READ_OUT_WEIGHT = 0.1
+"""Of the error of the patch form's read-out beside that of its tokens, which are small; both then count about alike."""
+
+
+def train_patch_head(
+    head: PatchHead, windows: LogWindows, config: TrainConfig, out: Path, learned: StateHead | None = None
+) -> list[float] | None:
     """Phase one in a form with a token per patch: what varies most, in closed form; files and errors as `train_head`.
+
+    Args:
+        head: Fitted in place, its read-out included where it has one.
+        windows: Of encoder tokens.
+        config: How many pairs and components the read-out is fitted to.
+        out: Run folder.
+        learned: A head of the read-out's size that was trained with the encoder (`wm.refine`): it becomes the read-out,
+            turned and rescaled. None: the read-out is found in closed form.
 
     Returns:
         Share of the tokens' variance of each number; None where the head was there already.
@@ -108,6 +126,10 @@ def train_patch_head(head: PatchHead, windows: LogWindows, config: TrainConfig, 
     episodes, starts = windows.sampler.sample(rng, PATCH_FRAMES)
     rows = torch.from_numpy(windows.sampler.observation_index(episodes, starts)[:, 0])
     shares = fit_patch_head(head, torch.as_tensor(windows.log.observations)[rows].float())
+    if head.state is not None:
+        if learned is not None:
+            head.state.load_state_dict(learned.state_dict())
+        _find_state(head.state, windows, config, learned is not None)
     save_tensors(path, dict(head.state_dict()), {"shares": shares})
     return shares
 
@@ -135,15 +157,20 @@ def train_head(
     if path.exists():
         load_weights(head, load_tensors(path)[0], path)
         return None
+    found = _find_state(head, windows, config, learned)
+    save_tensors(path, dict(head.state_dict()), {"slowness": found.slowness, "visible": found.visible})
+    return found
+
+
+def _find_state(head: StateHead, windows: LogWindows, config: TrainConfig, learned: bool) -> SlowFeatures:
+    """`train_head` without its file."""
     episodes, starts = windows.sampler.sample(np.random.default_rng(config.predictor.seed), config.pairs)
     rows = windows.sampler.observation_index(episodes, starts)[:, :2]
     proprio = None
     if windows.log.proprio is not None and windows.proprio_moments is not None:
         proprio = windows.proprio_moments.normalise(torch.from_numpy(windows.log.proprio))
     pairs = draw_pairs(rows, torch.as_tensor(windows.log.observations), proprio)
-    found = rescale_state_head(head, pairs) if learned else fit_state_head(head, pairs, config.components)
-    save_tensors(path, dict(head.state_dict()), {"slowness": found.slowness, "visible": found.visible})
-    return found
+    return rescale_state_head(head, pairs) if learned else fit_state_head(head, pairs, config.components)
 
 
 @torch.inference_mode()
@@ -153,20 +180,51 @@ def states_of(encoder: Encoder, head: StateHead | PatchHead, frames: UInt8[Tenso
 
 
 def train_predictor(joint: JointModel[Any], windows: LogWindows, config: TrainConfig, out: Path) -> None:
-    """Phase two: the predictor alone, on windows of states ``(O, N * D)`` from the frozen head."""
+    """Phase two: the predictor alone, on windows of states ``(O, N * D)`` from the frozen head.
+
+    With `TrainConfig.adversarial` the log's ``share_of_copy`` is that of the inputs that were moved.
+
+    Raises:
+        BadInputError: `TrainConfig.adversarial` is out of its range, or not 0 in another form than the compact one; or
+            the loss became non-finite.
+    """
+    require_radius(config.adversarial, config.form)
+    scales = deviations(windows) if config.adversarial > 0 else None
     predictor: nn.Module = joint.predictor
-    history, bf16, latent = config.history, fast_bf16(), joint.head.tokens * joint.head.width
+    history, bf16 = config.history, fast_bf16()
 
     def loss(rng: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
         states, actions = draw_states(windows, history, rng, config.predictor.batch)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            imagined = rollout(joint.predictor, states[:, :history], actions[:, None, history - 1 :])[:, 0].float()
+        context, ahead = states[:, :history], actions[:, history - 1 :]
         target, last = states[:, history:], states[:, history - 1 : history]
-        weights = torch.ones(states.shape[-1]) if config.patch is None else field_weights(latent, states.shape[-1])
-        value = rollout_loss(imagined, target, weights)
-        return value, {"share_of_copy": value.detach() / rollout_loss(last.expand_as(target), target, weights)}
+
+        def error(context: Tensor, ahead: Tensor) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                imagined = rollout(joint.predictor, context, ahead[:, None])[:, 0].float()
+            return prediction_error(joint.head, imagined, target)
+
+        if scales is not None:
+            context, ahead = perturbed(error, context, ahead, config.adversarial, scales)
+        value = error(context, ahead)
+        with torch.no_grad():
+            copy = prediction_error(joint.head, last.expand_as(target), target)
+        return value, {"share_of_copy": value.detach() / copy}
 
     fit(predictor, loss, config.predictor, out, "predictor")
+
+
+def prediction_error(
+    head: nn.Module, imagined: Float[Tensor, "B H X"], target: Float[Tensor, "B H X"]
+) -> Float[Tensor, ""]:
+    """Mean squared error of imagined state vectors; of a field of tokens see `field_weights`, and of its read-out."""
+    if not isinstance(head, PatchHead):
+        return rollout_loss(imagined, target, torch.ones(target.shape[-1]))
+    shape, latent = (head.tokens, head.width), head.tokens * head.width
+    value = rollout_loss(imagined, target, field_weights(latent, target.shape[-1]))
+    if head.state is None:
+        return value
+    seen, wanted = (head.read(each[..., :latent].unflatten(-1, shape)) for each in (imagined, target))
+    return value + READ_OUT_WEIGHT * (seen - wanted).square().mean()
 
 
 def field_weights(latent: int, width: int) -> Float[Tensor, " X"]:

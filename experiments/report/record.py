@@ -48,7 +48,7 @@ class PlanRecord:
         start: `source` of the start.
         seeds: `search`, and `start` where a seed gave it.
         model: `name`, `fingerprint`, `encoder_fingerprint`, `frameskip`, `history`.
-        planner: `name`, `think`, `horizon`, `execute` [latent steps], `deadline_ms`.
+        planner: `name`, `think`, `screen`, `horizon`, `execute` [latent steps], `deadline_ms`.
         versions: Of wm, torch, numpy and Python.
         warnings: Sentences for the user.
         state_names: Of the numbers in a state.
@@ -128,6 +128,7 @@ def record_of(mission: Mission, outcome: Outcome) -> PlanRecord:
         planner={
             "name": request.planner,
             "think": request.think,
+            "screen": request.screen,
             "horizon": mission.mpc.horizon,
             "execute": mission.mpc.execute,
             "deadline_ms": request.deadline_ms,

@@ -119,6 +119,60 @@ def test_only_the_encoder_of_a_model_is_taken(log: tuple[Path, Path], trained: P
         train.run(log[0], trained, tmp_path / "compact", TrainConfig(width=9, predictor=FEW), 0)
 
 
+@pytest.fixture(scope="module")
+def reading(log: tuple[Path, Path]) -> Path:
+    """A tiny model with a read-out of two numbers, and of the four that the robot reports."""
+    config = replace(SMALL, patch=replace(SIZES, read_out=2), components=12, pairs=2000)
+    return train.run(log[0], log[1], log[0].parent / "reading", config, 0)
+
+
+def test_a_read_out_is_trained_saved_and_planned_with(reading: Path) -> None:
+    model, _ = load_model(reading)
+    assert model.spec.read_out == 6 and model.proposal is not None and model.proposal.latent_width == 6
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), np.uint8)
+    latent = model.encode(torch.from_numpy(pictures)[None])
+    read = model.read_out(latent.tokens)
+    assert read.shape == (1, 2, 1, 6) and not torch.allclose(read[:, 0], read[:, 1])
+    energy = goal_distance(model, latent.tokens[:, 0], 0.05, 4.0)
+    imagined = model.imagine(
+        Latent(latent.tokens[:, [0, 0, 1]], torch.zeros(1, 3, 4)), torch.zeros(1, 3, 2, model.action_width)
+    )
+    weights = torch.tensor([1.0, 1.0, 4.0, 4.0, 4.0, 4.0]) / 6
+    steps = ((model.read_out(imagined.tokens) - read[:, :1, None])[..., 0, :].square() * weights).sum(-1)
+    torch.testing.assert_close(energy(imagined), (0.05 * steps[..., 0] + steps[..., 1]) / 1.05)
+    controller = Controller(
+        model, MPC(ICEM(5, population=8, elites=2, iterations=2), 5, 1, 5), latent_of(latent), seed=1
+    )
+    controller.observe({"image": pictures[1], "proprio": np.zeros(4, np.float32)})
+    plan, _ = controller.plan()
+    proposals = 2 * 3 * 3  # sequences, times of arrival, each thrice
+    assert np.isfinite(float(plan.energy)) and plan.candidates >= 8 + proposals
+
+
+def test_the_read_out_of_a_refined_encoder_is_its_own_head(
+    log: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "REPORT_HORIZON", 4)  # the episodes are short
+    compact = TrainConfig(width=2, components=12, pairs=2000, hidden=16, depth=1, predictor=FEW, proposals=0)
+    base = train.run(log[0], log[1], log[0].parent / "base", compact, 0)
+    config = replace(SMALL, width=8, patch=replace(SIZES, read_out=2), pairs=2000)
+    model = load_model(train.run(log[0], base, log[0].parent / "on-base", config, 0))[0]
+    frames = torch.from_numpy(EpisodeStore(log[0]).frames(0))[None]
+    head = load_model(base)[0].encode(frames).tokens[0, :, 0, :2]
+    read = model.read_out(model.encode(frames).tokens)[0, :, 0, :2]  # slow features of the same two numbers
+    design = torch.cat([head, torch.ones(len(head), 1)], dim=1)
+    left = read - design @ torch.linalg.lstsq(design, read).solution
+    assert float(left.square().mean()) < 1e-4 * float(read.var())
+    with pytest.raises(MismatchError, match="refined head"):
+        wider = replace(config, patch=replace(SIZES, read_out=3))
+        train.run(log[0], base, log[0].parent / "wider", wider, 0)
+
+
+def latent_of(latent: Latent) -> Latent:
+    """The first of its frames, as a goal."""
+    return Latent(latent.tokens[:, :1], None)
+
+
 def test_planning_observes_the_history_once_a_plan(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, seen = load_model(trained)[0], []
     real = FramePredictor.observe

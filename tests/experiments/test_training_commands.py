@@ -20,11 +20,11 @@ from wm.checkpoint import load_tensors
 from wm.datasets.reader import EpisodeStore
 from wm.encoders.registry import load_encoder
 from wm.errors import BadInputError, MismatchError, StoreError, UnknownNameError
-from wm.experiments import build, collect, logs, pretrain, refine, train
+from wm.experiments import build, cli, collect, logs, pretrain, refine, train
 from wm.experiments.run_folder import claim
 from wm.fit import FitConfig
 from wm.model import load_model
-from wm.refine import RefineConfig
+from wm.refine import OPTIONS, RefineConfig
 from wm.train import TrainConfig
 
 EPISODES, STEPS = 22, 60
@@ -243,11 +243,13 @@ def test_training_refuses_what_does_not_fit(made: Made, tmp_path: Path) -> None:
 
 def test_train_command_says_where_things_are(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "TrainConfig", lambda **changes: replace(CONFIG, **changes))
-    steps = ["--steps", 2, "--width", 8, "--hidden", 16, "--depth", 1]
+    steps = ["--steps", 2, "--width", 8, "--hidden", 16, "--depth", 1, "--adversarial", 0.05]
     result = invoke(train.main, made.data, "--encoder", made.encoder, "--out", tmp_path / "out", *steps)
     assert result.stdout.startswith(f"{tmp_path / 'out' / 'model.safetensors'}: trained; report in ")
     assert len(result.stdout.splitlines()) == 1
-    assert load_model(tmp_path / "out" / "model.safetensors")[0].spec.hidden == 16
+    model, provenance = load_model(tmp_path / "out" / "model.safetensors")
+    assert model.spec.hidden == 16 and provenance["adversarial"] == 0.05
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["adversarial"] == 0.05
 
 
 def test_a_run_folder_belongs_to_one_configuration(tmp_path: Path) -> None:
@@ -293,9 +295,46 @@ def test_training_on_a_model_of_other_sizes_or_another_world_is_refused(made: Ma
 def test_a_refined_model_is_trained_on_with_its_own_head(made: Made, tmp_path: Path) -> None:
     schedule = replace(FIT, steps=2, batch=4)
     refined = refine.run(made.data, made.model, tmp_path / "refined", RefineConfig(schedule=schedule), 22)
+    settings = json.loads((tmp_path / "refined" / "config.json").read_text())
+    assert settings.keys().isdisjoint(OPTIONS)  # as in folders from before there were any
     spec = load_model(refined)[0].spec
     assert spec.proposals == 0 and spec.encoder != load_encoder(made.encoder).spec()
     path = train.run(made.data, refined, tmp_path / "model", replace(CONFIG, predictor=schedule, proposal=schedule), 0)
     model, provenance = load_model(path)
     assert model.spec.encoder == spec.encoder and model.spec.proposals == CONFIG.proposals
     assert provenance["encoder"]["command"] == "wm refine"  # type: ignore[index]
+    settings = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert "adversarial" not in settings and "adversarial" not in provenance
+
+
+def test_weights_of_optional_terms_are_recorded(made: Made, tmp_path: Path) -> None:
+    weights = {"straightening": 0.5, "inverse": 0.25}
+    config = RefineConfig(schedule=FitConfig(steps=2, batch=4), **weights)
+    refined = refine.run(made.data, made.model, tmp_path, config, 22)
+    recipe, settings = load_model(refined)[1], json.loads((tmp_path / "config.json").read_text())
+    assert recipe | weights == recipe and settings | weights == settings
+    assert not any("inverse" in name for name in load_tensors(refined)[0])
+    assert refine.run(made.data, made.model, tmp_path, config, 22) == refined
+    with pytest.raises(MismatchError, match="run folder of another run: inverse in .*: expected 0.25, came None"):
+        refine.run(made.data, made.model, tmp_path, replace(config, inverse=0.0), 22)
+
+
+@pytest.mark.parametrize("value", ["-1", "nan", "inf"])
+@pytest.mark.parametrize("option", ["--straightening", "--inverse", "--adversarial"])
+def test_an_option_out_of_range_is_refused_in_one_line(
+    option: str,
+    value: str,
+    made: Made,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ["train", made.data, "--encoder", made.encoder]
+    if option != "--adversarial":
+        command = ["refine", made.data, "--model", made.model]
+    monkeypatch.setattr("sys.argv", ["wm", *map(str, command), "--out", str(tmp_path / "out"), option, value])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    lines = capsys.readouterr().err.splitlines()
+    wanted = f"wm: error: {option[2:]}: expected a finite number >= 0, came {float(value)}."
+    assert end.value.code == 2 and lines == [wanted] and not (tmp_path / "out").exists()

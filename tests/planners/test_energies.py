@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from wm.errors import BadInputError
-from wm.planners.energies import Effort, Energy, GoalDistance, GridDistance, total
+from wm.planners.energies import Effort, Energy, GoalDistance, GridDistance, ReadOutDistance, total
 from wm.types import Trajectory
 
 
@@ -46,6 +46,22 @@ def test_goal_distance_has_a_gradient_also_at_the_goal() -> None:
     tokens.requires_grad_()
     GoalDistance(goal)(Trajectory(torch.zeros(1, 2, 1, 1), tokens)).sum().backward()
     torch.testing.assert_close(tokens.grad, 2 * tokens.detach() / 6)
+
+
+def test_read_out_distance_compares_what_is_read() -> None:
+    imagined, goal, matrix = trajectory(), torch.randn(2, 5, 7), torch.randn(35, 3)
+    scale = torch.tensor([1.0, 2.0, 0.5])
+
+    def read(tokens: torch.Tensor) -> torch.Tensor:
+        return (tokens.flatten(-2) @ matrix).unsqueeze(-2)
+
+    plain = Trajectory(imagined.actions, read(imagined.tokens))
+    expected = GoalDistance(read(goal), earlier_weight=0.3, scale=scale)(plain)
+    energy = ReadOutDistance(goal, read, earlier_weight=0.3, scale=scale)
+    torch.testing.assert_close(energy(imagined), expected)
+    tokens = imagined.tokens.clone().requires_grad_()
+    energy(Trajectory(imagined.actions, tokens)).sum().backward()
+    assert tokens.grad is not None and bool((tokens.grad.abs().amax((2, 3, 4)) > 0).all())
 
 
 def test_effort_is_the_mean_squared_action() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wm.losses import effective_rank, explained_part, rollout_loss, sigreg, variance_covariance
+from wm.losses import effective_rank, explained_part, rollout_loss, sigreg, straightening, variance_covariance
 
 
 def normal(m: int = 4096, d: int = 4, seed: int = 0) -> Tensor:
@@ -120,3 +120,62 @@ def test_effective_rank_counts_directions() -> None:
     assert effective_rank(torch.cat([sample[:, :3], torch.zeros(4096, 5)], 1)) == pytest.approx(3.0, abs=0.05)
     assert effective_rank(100 * sample + 7) == pytest.approx(effective_rank(sample), rel=1e-3)
     assert effective_rank(torch.ones(64, 8)) == pytest.approx(1.0, abs=1e-2)
+
+
+def trajectory(velocities: Tensor) -> Tensor:
+    """Places ``(B, T + 1, X)`` that start at random."""
+    return torch.cat([normal(len(velocities), velocities.shape[2])[:, None], velocities], 1).cumsum(1)
+
+
+def test_straightening_is_nothing_on_a_line_and_two_on_the_way_back() -> None:
+    direction = normal(5, 3, seed=1)[:, None]
+    line = trajectory(direction * torch.tensor([1.0, 0.3, 2.0, 5.0])[:, None])
+    there_and_back = trajectory(direction * torch.tensor([1.0, -0.3, 2.0, -5.0])[:, None])
+    square = trajectory(torch.tensor([[[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0], [0.0, -1.0]]]))
+    assert float(straightening(line)) == pytest.approx(0, abs=1e-6)
+    assert float(straightening(there_and_back)) == pytest.approx(2, abs=1e-6)
+    assert float(straightening(square)) == pytest.approx(1, abs=1e-6)
+
+
+def test_straightening_is_the_mean_of_one_minus_the_cosine() -> None:
+    way = normal(24, 5).view(4, 6, 5).double()
+    bends = []
+    for each in way.numpy():
+        steps = each[1:] - each[:-1]
+        for now, later in zip(steps[:-1], steps[1:], strict=True):
+            bends.append(1 - now @ later / math.sqrt((now @ now) * (later @ later)))
+    assert len(bends) == 16 and float(straightening(way)) == pytest.approx(sum(bends) / 16)
+    rotation = torch.linalg.qr(normal(5, 5, seed=2).double()).Q
+    assert float(straightening(7 * way @ rotation + 3)) == pytest.approx(float(straightening(way)))
+
+
+def test_straightening_leaves_out_what_rests() -> None:
+    steps = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [-1e-4, 1e-4]])
+    way = trajectory(steps[None]).requires_grad_(True)
+    value = straightening(way)
+    value.backward()
+    assert float(value.detach()) == pytest.approx((1 + 2) / 2, abs=1e-6)  # the triples that touch no rest
+    assert way.grad is not None and bool(way.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 4), (3, 2, 4), (3, 1, 4)])
+def test_straightening_of_what_never_moves_is_nothing(shape: tuple[int, int, int]) -> None:
+    way = torch.ones(shape).requires_grad_(True)
+    value = straightening(way)
+    value.backward()
+    assert float(value.detach()) == 0 and way.grad is not None and bool((way.grad == 0).all())
+
+
+def test_straightening_gradient_agrees_with_finite_differences() -> None:
+    way = normal(18, 3).view(3, 6, 3).double().requires_grad_(True)
+    assert torch.autograd.gradcheck(straightening, way)
+
+
+def test_following_straightenings_gradient_makes_a_way_straight() -> None:
+    way = normal(40, 3).view(4, 10, 3).requires_grad_(True)
+    optimiser, before = torch.optim.Adam([way], lr=0.05), float(straightening(way.detach()))
+    for _ in range(200):
+        optimiser.zero_grad()
+        straightening(way).backward()
+        optimiser.step()
+    assert float(straightening(way.detach())) < 0.2 * before

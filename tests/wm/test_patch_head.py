@@ -47,3 +47,33 @@ def test_numbers_keep_their_proportions():
 def test_tokens_that_cannot_be_used_are_refused(tokens, width, message):
     with pytest.raises(BadInputError, match=message):
         fit_patch_head(PatchHead(4, 6, width), tokens)
+
+
+def test_the_read_out_sees_the_tokens_that_the_narrow_ones_stand_for():
+    torch.manual_seed(0)
+    tokens, _ = _tokens()
+    head = PatchHead(4, 6, 2, read_out=3)
+    fit_patch_head(head, tokens)
+    assert head.widen is not None and head.state is not None
+    restored = head.widen(head(tokens))
+    centred = (tokens - tokens.mean((0, 1))).flatten(0, 1)
+    left = (restored - tokens).square().sum()
+    smallest = torch.linalg.svdvals(centred)[2:].square().sum()  # what two components cannot tell
+    assert float(left) == pytest.approx(float(smallest), rel=1e-3)
+    narrow = head(tokens)
+    expected = head.state(restored).detach()
+    torch.testing.assert_close(head.read(narrow).detach(), expected)
+    torch.testing.assert_close(head.read(narrow.unflatten(0, (5, 10))).detach(), expected.unflatten(0, (5, 10)))
+
+
+def test_all_components_restore_the_tokens_exactly():
+    tokens, _ = _tokens()
+    head = PatchHead(4, 6, 6, read_out=3)
+    fit_patch_head(head, tokens)
+    assert head.widen is not None
+    torch.testing.assert_close(head.widen(head(tokens)), tokens, rtol=1e-4, atol=1e-4)
+
+
+def test_a_head_without_a_read_out_says_so():
+    with pytest.raises(BadInputError, match="with a read-out, came one without"):
+        PatchHead(4, 6, 2).read(torch.zeros(1, 16, 2))

@@ -96,4 +96,4 @@ def test_errors_of_tokens_and_of_proprioception_count_as_means() -> None:
 def test_the_default_configuration_is_the_patch_form() -> None:
     config = patch_config()
     assert (config.form, config.history, config.horizon, config.frameskip) == ("patch", 3, 5, 5)
-    assert config.patch == PatchSizes() and config.predictor.batch == 16
+    assert config.patch == PatchSizes(read_out=32) and config.predictor.batch == 16

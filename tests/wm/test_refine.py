@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from wm.checkpoint import load_tensors
 from wm.encoders.base import fingerprint
 from wm.encoders.tiny import TinyEncoder
+from wm.errors import BadInputError
 from wm.fit import FitConfig
 from wm.joint import JointModel
 from wm.logs import LogWindows
+from wm.losses import straightening
 from wm.predictor import Predictor
 from wm.refine import RefineConfig, refine
 from wm.state_head import StateHead
@@ -65,13 +69,15 @@ def test_a_weaker_anchor_moves_farther_and_predicts_better(
     assert found[0.0]["moved"] > 2 * found[1.0]["moved"] and found[0.0]["prediction"] < found[1.0]["prediction"]
 
 
+@pytest.mark.parametrize("options", [{}, {"straightening": 0.1, "inverse": 0.2}])
 def test_an_interrupted_run_ends_as_one_that_never_stopped(
+    options: dict[str, float],
     tmp_path: Path,
     pushed_square: Callable[..., LogWindows],
     square_encoder: Callable[[], TinyEncoder],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = replace(CONFIG, schedule=replace(CONFIG.schedule, steps=9, checkpoint_every=3))
+    config = replace(CONFIG, schedule=replace(CONFIG.schedule, steps=9, checkpoint_every=3), **options)
     windows, cut, calls = pushed_square(), LogWindows.cut, []
     targets = anchors(square_encoder(), joint_model().head, windows)
 
@@ -91,3 +97,87 @@ def test_an_interrupted_run_ends_as_one_that_never_stopped(
         patch.setattr(LogWindows, "cut", failing)
         run(tmp_path / "halves")
     assert run(tmp_path / "halves") == whole and log_of(tmp_path / "halves") == log_of(tmp_path / "whole")
+
+
+def latents_of(encoder: TinyEncoder, joint: JointModel[StateHead], windows: LogWindows) -> Tensor:
+    """Latents ``(10, 11, L)`` of the log's ten episodes, every other frame: a latent step is two control steps."""
+    states = states_of(encoder, joint.head, torch.from_numpy(np.asarray(windows.log.observations)))
+    return states.unflatten(0, (10, 21))[:, ::2].clone()
+
+
+def test_without_the_options_nothing_of_them_is_there(
+    tmp_path: Path,
+    pushed_square: Callable[..., LogWindows],
+    square_encoder: Callable[[], TinyEncoder],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("wm.refine.straightening", None)
+    monkeypatch.setattr("wm.refine.InverseDynamics", None)
+    windows, encoder, joint = pushed_square(), square_encoder(), joint_model()
+    config = replace(CONFIG, straightening=0.0, inverse=0.0, schedule=replace(CONFIG.schedule, steps=3))
+    targets = anchors(encoder, joint.head, windows)
+    drawn = torch.get_rng_state()
+    refine(encoder, joint, windows, targets, config, tmp_path)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert log_of(tmp_path)[-1].keys() == {"loss", "prediction", "share_of_copy", "moved", "step"}
+    names = load_tensors(tmp_path / "refine.ckpt.safetensors")[0]
+    assert not any("inverse" in name for name in names)
+    assert config.options() == {}
+
+
+@pytest.mark.parametrize("name", ["straightening", "inverse"])
+def test_an_option_adds_its_weighted_term_to_the_first_loss(
+    name: str,
+    tmp_path: Path,
+    pushed_square: Callable[..., LogWindows],
+    square_encoder: Callable[[], TinyEncoder],
+) -> None:
+    found = {}
+    for weight in (0.0, 0.3):
+        windows, encoder, joint = pushed_square(), square_encoder(), joint_model()
+        targets = anchors(encoder, joint.head, windows)
+        config = replace(CONFIG, schedule=replace(CONFIG.schedule, steps=2), **{name: weight})
+        refine(encoder, joint, windows, targets, config, tmp_path / str(weight))
+        found[weight] = log_of(tmp_path / str(weight))[0]
+    assert found[0.3][name] > 0.1 and found[0.3]["prediction"] == found[0.0]["prediction"]
+    assert found[0.3]["loss"] == pytest.approx(found[0.0]["loss"] + 0.3 * found[0.3][name], rel=1e-5)
+
+
+def test_a_straightened_way_bends_less(
+    tmp_path: Path, pushed_square: Callable[..., LogWindows], square_encoder: Callable[[], TinyEncoder]
+) -> None:
+    bends = {}
+    for weight in (0.0, 100.0):  # the anchor is hundreds away at first
+        windows, encoder, joint = pushed_square(), square_encoder(), joint_model()
+        targets = anchors(encoder, joint.head, windows)
+        refine(encoder, joint, windows, targets, replace(CONFIG, straightening=weight), tmp_path / str(weight))
+        bends[weight] = float(straightening(latents_of(encoder, joint, windows)))
+    assert bends[100.0] < 0.8 * bends[0.0]
+
+
+def test_the_action_is_told_from_the_latents_alone(
+    tmp_path: Path, pushed_square: Callable[..., LogWindows], square_encoder: Callable[[], TinyEncoder]
+) -> None:
+    windows, encoder, joint = pushed_square(), square_encoder(), joint_model()
+    targets = anchors(encoder, joint.head, windows)
+    refine(encoder, joint, windows, targets, replace(CONFIG, inverse=100.0), tmp_path)
+    log = log_of(tmp_path)
+    assert log[0]["inverse"] > 0.8 and log[-1]["inverse"] < 0.75 * log[0]["inverse"]
+    first = load_tensors(tmp_path / "refine.ckpt.safetensors")[0]["module.inverse.layers.0.weight"]
+    assert first.shape[1] == 2 * 6  # of the state vectors' eight numbers six are the latent
+
+
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
+@pytest.mark.parametrize("name", ["straightening", "inverse"])
+def test_a_weight_out_of_range_is_refused_before_anything_is_written(
+    name: str,
+    value: float,
+    tmp_path: Path,
+    pushed_square: Callable[..., LogWindows],
+    square_encoder: Callable[[], TinyEncoder],
+) -> None:
+    windows, encoder, joint = pushed_square(), square_encoder(), joint_model()
+    targets = anchors(encoder, joint.head, windows)
+    with pytest.raises(BadInputError, match=rf"^{name}: expected a finite number >= 0, came {value}\.$"):
+        refine(encoder, joint, windows, targets, replace(CONFIG, **{name: value}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

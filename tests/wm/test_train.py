@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +12,16 @@ import torch
 from torch import Tensor
 
 from tests.wm.windows import with_observations
+from wm.adversarial import deviations, perturbed
 from wm.checkpoint import load_tensors
 from wm.encoders.tiny import TinyEncoder
 from wm.errors import BadInputError, CheckpointError
-from wm.fit import FitConfig
+from wm.fit import FitConfig, fit
 from wm.joint import JointModel
-from wm.logs import Log, LogWindows, Moments, window_states
+from wm.logs import Log, LogWindows, Moments, draw_states, window_states
+from wm.losses import rollout_loss
 from wm.probe import LinearProbe, error_by_horizon
+from wm.rollout import rollout
 from wm.state_head import StateHead
 from wm.train import TrainConfig, states_of, train_head, train_predictor
 
@@ -167,3 +171,94 @@ def test_window_states_put_proprioception_behind(drifting_dot: Callable[..., Log
     both, _ = window_states(full, *place)
     assert torch.equal(both[..., :8], states)
     torch.testing.assert_close(both[0, 1, 8:], moments.normalise(torch.from_numpy(proprio))[int(states[0, 1, 0])])
+
+
+def plain_error(model: JointModel, states: Tensor, actions: Tensor) -> Tensor:
+    imagined = rollout(model.predictor, states[:, :2], actions[:, None, 1:])[:, 0]
+    return rollout_loss(imagined, states[:, 2:], torch.ones(8))
+
+
+def dot_states(windows: LogWindows, model: JointModel, out: Path) -> LogWindows:
+    train_head(model.head, windows, CONFIG, out)
+    return with_observations(windows, state_table(model, tokens_of(windows)))
+
+
+def test_without_a_radius_the_predictor_learns_from_the_log_as_it_is(
+    tmp_path: Path,
+    drifting_dot: Callable[..., LogWindows],
+    dot_model: Callable[[], JointModel],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("wm.train.fast_bf16", lambda: False)
+    schedule = replace(QUICK, steps=20)
+    model, plain = dot_model(), dot_model()
+    windows = dot_states(drifting_dot(), model, tmp_path)
+    train_predictor(model, windows, replace(CONFIG, predictor=schedule, adversarial=0.0), tmp_path / "one")
+
+    def loss(rng: np.random.Generator, _: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
+        return plain_error(plain, *draw_states(windows, 2, rng, schedule.batch)), {}
+
+    fit(plain.predictor, loss, schedule, tmp_path / "two", "predictor")
+    other = plain.predictor.state_dict()
+    assert all(torch.equal(tensor, other[name]) for name, tensor in model.predictor.state_dict().items())
+
+
+def test_adversarial_training_lowers_the_error_of_moved_inputs(
+    tmp_path: Path, drifting_dot: Callable[..., LogWindows], dot_model: Callable[[], JointModel]
+) -> None:
+    found = {}
+    for radius in (0.0, 0.1):
+        model = dot_model()
+        windows = dot_states(drifting_dot(), model, tmp_path)
+        train_predictor(model, windows, replace(CONFIG, adversarial=radius), tmp_path / str(radius))
+        states, actions = window_states(windows, *windows.sampler.sample(np.random.default_rng(5), 500))
+
+        def error(context: Tensor, ahead: Tensor, model: JointModel = model, states: Tensor = states) -> Tensor:
+            imagined = rollout(model.predictor, context, ahead[:, None])[:, 0]
+            return rollout_loss(imagined, states[:, 2:], torch.ones(8))
+
+        moved = perturbed(error, states[:, :2], actions[:, 1:], 0.1, deviations(windows))
+        found[radius] = [float(error(*inputs).detach()) for inputs in ((states[:, :2], actions[:, 1:]), moved)]
+    assert found[0.1][1] < 0.95 * found[0.0][1] and found[0.0][1] > found[0.0][0]
+    assert found[0.1][0] < 2 * found[0.0][0]  # of the inputs as they are
+
+
+def test_an_interrupted_adversarial_training_ends_as_one_that_never_stopped(
+    tmp_path: Path,
+    drifting_dot: Callable[..., LogWindows],
+    dot_model: Callable[[], JointModel],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = replace(CONFIG, adversarial=0.05, predictor=replace(QUICK, steps=9, checkpoint_every=3, log_every=1))
+    windows, taken = dot_states(drifting_dot(), dot_model(), tmp_path), []
+
+    def run(out: Path) -> dict[str, Tensor]:
+        model = dot_model()
+        train_predictor(model, windows, config, out)
+        return dict(model.predictor.state_dict())
+
+    def failing(*arguments: object) -> object:
+        taken.append(1)
+        if len(taken) == 6:
+            raise KeyboardInterrupt
+        return perturbed(*arguments)  # type: ignore[arg-type]
+
+    whole = run(tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("wm.train.perturbed", failing)
+        run(tmp_path / "halves")
+    halves = run(tmp_path / "halves")
+    assert all(torch.equal(tensor, halves[name]) for name, tensor in whole.items())
+
+
+@pytest.mark.parametrize("change", [{"adversarial": -1.0}, {"adversarial": math.nan}, {"form": "strokes"}])
+def test_a_radius_that_cannot_be_is_refused(
+    change: dict[str, object],
+    tmp_path: Path,
+    drifting_dot: Callable[..., LogWindows],
+    dot_model: Callable[[], JointModel],
+) -> None:
+    config = replace(CONFIG, **{"adversarial": 0.05} | change)  # type: ignore[arg-type]
+    with pytest.raises(BadInputError, match="^adversarial: expected "):
+        train_predictor(dot_model(), drifting_dot(), config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
