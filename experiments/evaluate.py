@@ -117,8 +117,8 @@ def _config(player: Player, goals: str | None, goal_offset: int | None, seed: in
             **world.versions(),
         },
     }
-    if player.mind.screen is not None:
-        screen = player.mind.screen
+    screen = player.screen
+    if screen is not None:
         settings = planner_settings(screen.mpc, world.planning)
         config["screen"] = {"name": setting.screen, "fingerprint": fingerprint(screen.model), "planner": settings}
     if len(world.goal_kinds) > 1:

@@ -73,8 +73,7 @@ class Player:
         self.mpc: MPC = make_mpc(
             setting.planner, frameskip, self.world.planning, think=rescoring(setting.think, setting.screen)
         )
-        screen = None if setting.screen is None else make_screen(setting.screen, self.world, self.model)
-        self.mind = Mind(self.model, self.mpc, screen)
+        self.screen = None if setting.screen is None else make_screen(setting.screen, self.world, self.model)
         self.guardrails = self.world.guardrails(Rules(), getattr(self.env, "kinematics", None))
 
     @cached_property
@@ -112,7 +111,8 @@ class Player:
 
     def _controller(self, task: Task) -> Controller:
         budget, deadline_ms = self.setting.budget_steps, self.setting.deadline_ms
-        return make_controller(self.world, self.mind, task, self.env, self.guardrails, budget, deadline_ms)
+        mind = Mind(self.model, self.mpc, self.screen)
+        return make_controller(self.world, mind, task, self.env, self.guardrails, budget, deadline_ms)
 
 
 def play_all(player: Player, name: str, tasks: Sequence[tuple[int, Task]], workers: int) -> Iterator[Record]:

@@ -21,13 +21,17 @@ from matplotlib.figure import Figure
 
 from wm.errors import BadInputError
 from wm.experiments.atomic import write_files
+from wm.experiments.studies import same_energy
 from wm.experiments.studies.launch import launch
+from wm.experiments.studies.success_numbers import EQUAL, FASTER
+from wm.experiments.studies.success_settings import chosen
 
 Result = dict[str, Any]
 
 STUDIES = "python -m wm.experiments.studies"
 
 PAGE, SCALING_PNG, SUCCESS_PNG = "benchmarks.md", "benchmarks-scaling.png", "benchmarks-success.png"
+ENERGY_PNG = "benchmarks-same-energy.png"
 
 
 @dataclass(frozen=True)
@@ -235,7 +239,8 @@ def _line(axis: Axes, rows: Sequence[Result], name: str, colour: str) -> None:
 
 
 def _success_command(result: Result) -> str:
-    return _command("success_curve", {name: result[name] for name in ("episodes", "seed", "workers")}, "success_curve")
+    options = {name: result[name] for name in ("episodes", "seed", "workers")}
+    return _command("success_curve", options | _named(result, chosen(None)), "success_curve")
 
 
 def _success(result: Result) -> list[str]:
@@ -243,15 +248,60 @@ def _success(result: Result) -> list[str]:
     for name, row in sorted(result["settings"].items(), key=lambda item: item[1]["plan_ms_p50"]):
         low, high = row["success_ci95"]
         beside = row.get("beside_reference")
+        difference = "" if beside is None else f"{100 * beside['difference']:+.1f}"
         faster = "" if beside is None else f"{beside['times_faster']:.1f}"
         interval = f"{100 * low:.1f} to {100 * high:.1f}"
-        rows.append(
-            [name, str(row["episodes"]), f"{100 * row['success']:.1f}", interval, f"{row['plan_ms_p50']:.1f}", faster]
-        )
-    lines = [f"{result['workers']} episodes at once, each on one thread; the quickest first.", ""]
-    return lines + markdown(
-        ["search", "episodes", "success %", "95 %", "ms a replan", "times faster than CEM 300×30"], rows
+        cells = [name, str(row["episodes"]), f"{100 * row['success']:.1f}", interval, difference]
+        rows.append([*cells, f"{row['plan_ms_p50']:.1f}", faster])
+    lines = [f"{result['workers']} episodes at once, each on one thread; the quickest first."]
+    good = result["answers"]["as_good_and_faster"]
+    if good is not None:
+        lines[0] += f" Within {100 * EQUAL:g} points of CEM 300×30 at 1/{FASTER:g} of its time: {_listed(good)}."
+    columns = ["search", "episodes", "success %", "95 %", "points beside CEM 300×30", "ms a replan", "times faster"]
+    return [*lines, "", *markdown(columns, rows)]
+
+
+def _energy_command(result: Result) -> str:
+    options = {name: result[name] for name in ("model", "problems", "seed", "population", "iterations")}
+    options["threads"] = result["machine"]["torch_threads"]
+    return _command("same_energy", options | _named(result, same_energy.DEFAULT))
+
+
+def _energy(result: Result) -> list[str]:
+    rows = []
+    for name, row in sorted(result["settings"].items(), key=lambda item: item[1]["plan_ms"]["p50"]):
+        faster, energy, there = row["times_faster"], row["energy"], row["reached"]["times_faster_p50"]
+        interval, mean = energy["difference_ci95"], energy["reference_mean"]
+        cells = [name, str(row["problems"]), f"{row['plan_ms']['p50']:,.0f}"]
+        cells += [f"{faster[key]:.1f}" for key in ("total", "p50", "geometric_mean")]
+        cells += [f"{energy['ratio']['p50']:.3f}", f"{energy['mean'] / mean:.3f}"]
+        cells.append("" if interval is None else " to ".join(f"{1 + bound / mean:.3f}" for bound in interval))
+        for share in (row["no_higher"], row["reached"]):
+            cells.append("{:.0f} ({:.0f} to {:.0f})".format(*(100 * x for x in (share["share"], *share["ci95"]))))
+        rows.append([*cells, "never" if there is None else f"{there:.1f}"])
+    lines = _machine(
+        result,
+        f"First plans of {result['problems']} held-out tasks. {result['reference']} is plain CEM that always does all "
+        "its iterations, the model's proposals among the first one's candidates: "
+        f"{result['reference_plan_ms_p50']:,.0f} ms a plan. **At least {result['bar']['times_faster']:g} times less "
+        f"time over all plans, at a mean energy that is no higher: {_listed(result['met'])}.** Energies are over the "
+        "reference's: the median, and the mean over its mean with a bootstrap interval over the problems. *No higher*: "
+        "plans with at most its energy; *reached*: searches that had as little at some time, and how many times sooner "
+        "than the reference ended (median, never counting as 0).",
     )
+    columns = ["search", "problems", "ms a plan", "times faster, all", "median", "geometric mean", "energy, median"]
+    columns += ["mean", "95 %", "no higher, % (95 %)", "reached, % (95 %)", "times sooner"]
+    return lines + markdown(columns, rows)
+
+
+def _named(result: Result, usual: Sequence[str]) -> dict[str, str]:
+    """The option that names a result's searches, where they are not the study's usual ones."""
+    names = list(result["settings"])
+    return {} if set(names) == set(usual) else {"settings": ",".join(names)}
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
 
 
 def _command(study: str, options: dict[str, Any], out: str | None = None) -> str:
@@ -275,6 +325,9 @@ SECTIONS = (
         _success,
         "success_curve.png",
         SUCCESS_PNG,
+    ),
+    Section(
+        "Same final energy (patch form)", "same_energy.json", _energy_command, _energy, "same_energy.png", ENERGY_PNG
     ),
     Section("Rollouts", "scaling.json", _scaling_command, _scaling, scaling_png, SCALING_PNG),
     Section("Deadlines", "deadline.json", _deadline_command, _deadline),

@@ -29,7 +29,7 @@ from rich.table import Table
 
 from wm.encoders.base import fingerprint
 from wm.experiments.atomic import write_files, write_json
-from wm.experiments.episode import ROBOT_WEIGHT, Outcome, Task
+from wm.experiments.episode import EARLIER_WEIGHT, ROBOT_WEIGHT, Outcome, Task, goal_distance
 from wm.experiments.evaluate import planner_settings
 from wm.experiments.goals import sample_tasks
 from wm.experiments.play import Player, Setting
@@ -39,7 +39,6 @@ from wm.experiments.studies.rows import Rows, opened, progress
 from wm.experiments.studies.success_numbers import AUTO, Episodes, answers, numbers
 from wm.experiments.studies.success_settings import ORACLE, REFERENCE, SETTINGS, chosen
 from wm.experiments.worlds.pusht_oracle import embed
-from wm.planners.energies import GoalDistance
 from wm.types import Trajectory
 from wm.workers import end_with_parent
 
@@ -148,7 +147,7 @@ def _goal_energies(player: Player, task: Task, outcome: Outcome) -> list[float]:
     """The goal's energy where each plan begins: that of arriving where the robot and the block are already."""
     model, frames = player.model, np.stack([task.goal_image, *(outcome.frames[at] for at in outcome.planned_at)])
     tokens = model.encode(torch.from_numpy(frames)[:, None]).tokens[:, 0]  # (1 + plans, N, D), the goal first
-    distance = GoalDistance(tokens[:1], scale=model.goal_scale(ROBOT_WEIGHT))
+    distance = goal_distance(model, tokens[:1], EARLIER_WEIGHT, ROBOT_WEIGHT)
     here = tokens[None, 1:, None]  # (1, plans, 1, N, D): each a candidate of one latent step
     found: list[float] = distance(Trajectory(torch.zeros(1, here.shape[1], 1, model.action_width), here))[0].tolist()
     return found

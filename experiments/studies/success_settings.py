@@ -38,8 +38,8 @@ def _named(planner: str, think: str | None = None) -> Maker:
     return lambda frameskip: make_mpc(planner, frameskip, think=think)
 
 
-def _cem(population: int, iterations: int, init_std: float = 0.5) -> Maker:
-    """Without an early stop; a tenth are elites."""
+def plain_cem(population: int, iterations: int, init_std: float = 0.5) -> Maker:
+    """Plain CEM, without an early stop; a tenth of the population are elites."""
     elites = max(4, population // 10)
     return _search(lambda _: CEM(population, elites, iterations, init_std=init_std, rtol=0.0, patience=iterations))
 
@@ -66,23 +66,33 @@ def _descent(starts: int, iterations: int) -> Maker:
     return _search(lambda f: Gradient(f, starts=starts, iterations=iterations, rate=0.03, std=PLANNING.init_std))
 
 
-def _descent_after(population: int, iterations: int, starts: int, steps: int) -> Maker:
+def _descent_after(
+    population: int, iterations: int, starts: int, steps: int, most_proposals: int | None = None
+) -> Maker:
     elites = max(4, population // 6)
     return _search(
         lambda f: GradientCEM(
             ICEM(f, population=population, elites=elites, iterations=iterations, init_std=PLANNING.init_std),
             Gradient(f, starts=starts, iterations=steps, rate=0.03, std=PLANNING.init_std),
-        )
+        ),
+        most_proposals,
+    )
+
+
+def _lbfgs(starts: int, iterations: int, most_proposals: int | None = None) -> Maker:
+    return _search(
+        lambda f: LBFGS(f, starts=starts, iterations=iterations, first_step=0.05, std=PLANNING.init_std),
+        most_proposals,
     )
 
 
 SETTINGS: dict[str, Maker] = {
-    REFERENCE: _cem(300, 30),
-    "cem-300x30-narrow": _cem(300, 30, PLANNING.init_std),
+    REFERENCE: plain_cem(300, 30),
+    "cem-300x30-narrow": plain_cem(300, 30, PLANNING.init_std),
     "cem": _named("cem"),
-    "cem-300x10": _cem(300, 10),
-    "cem-100x10": _cem(100, 10),
-    "cem-64x5-narrow": _cem(64, 5, PLANNING.init_std),
+    "cem-300x10": plain_cem(300, 10),
+    "cem-100x10": plain_cem(100, 10),
+    "cem-64x5-narrow": plain_cem(64, 5, PLANNING.init_std),
     "icem": _named("icem"),
     "think-fast": _named("icem", "fast"),
     "think-1": _named("icem", "1"),
@@ -112,8 +122,12 @@ SETTINGS: dict[str, Maker] = {
     "gradient-2x5": _descent(2, 5),
     "gradient+cem": _named("gradient+cem"),
     "gradient+cem-64x2-2x4": _descent_after(64, 2, 2, 4),
+    "gradient+cem-32x1-p48-2x16": _descent_after(32, 1, 2, 16, 48),
     "lbfgs-4x12": _named("lbfgs"),
-    "lbfgs-2x6": _search(lambda f: LBFGS(f, starts=2, iterations=6, first_step=0.05, std=PLANNING.init_std)),
+    "lbfgs-2x6": _lbfgs(2, 6),
+    "lbfgs-2x12-p16": _lbfgs(2, 12, 16),
+    "lbfgs-2x30-p16": _lbfgs(2, 30, 16),
+    "lbfgs-4x12-p16": _lbfgs(4, 12, 16),
     "cma-es-64x10": _named("cma-es"),
     "cma-es-32x5": _search(lambda _: CMAES(population=32, iterations=5, std=PLANNING.init_std, diagonal=True)),
     ORACLE: _named("icem"),

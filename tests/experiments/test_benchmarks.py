@@ -16,10 +16,11 @@ from PIL import Image
 from tests.experiments.place import Place
 from wm.errors import BadInputError
 from wm.experiments.report import benchmarks
-from wm.experiments.studies import deadline, rival_cem, rival_cem_lewm, scaling
+from wm.experiments.studies import deadline, rival_cem, rival_cem_lewm, same_energy, scaling
 from wm.experiments.studies.launch import launch
 from wm.experiments.studies.rival_search import Search
 from wm.experiments.studies.rival_weights import LEWM, Sizes
+from wm.experiments.studies.same_energy_numbers import numbers
 from wm.experiments.studies.scaling import Point, Sweep
 
 DINO = Sizes(image=28, width=12, encoder_depth=1, encoder_heads=2, depth=2, heads=2, head_width=8, hidden=24)
@@ -36,6 +37,7 @@ SUCCESS = {
     "workers": 2,
     "episodes": 300,
     "seed": 1000,
+    "answers": {"as_good_and_faster": ["quick"]},
     "settings": {
         "slow": {"episodes": 300, "success": 0.9, "success_ci95": [0.86, 0.93], "plan_ms_p50": 900.0},
         "quick": {
@@ -61,6 +63,8 @@ def test_every_study_stands_beside_its_command(place: Place, tmp_path: Path, mon
     put(bench / "success_curve/success_curve.json", SUCCESS)
     Image.new("RGB", (8, 8)).save(bench / "success_curve/success_curve.png")
     made = deadline.run(2, (20.0, 50.0), 1, 1003, bench / "deadline.json", str(place.model), threads=1)
+    names = ["think-fast", "icem-16x1-p16"]
+    energy = same_energy.run(names, 2, 1030, bench / "same_energy.json", str(place.model), 1, 8, 2)
     sweeps = {name: Sweep(Point(3, side=2, threads=1), {"candidates": (2, 3)}) for name in ("compact", "patch")}
     scaling.run(str(place.model), sweeps, bench / "scaling.json", sizes=DINO, runs=1, squares=(8,))
     rival_cem.run(DINO, search, 1, bench / "rival_cem.json", threads=1)
@@ -76,8 +80,13 @@ def test_every_study_stands_beside_its_command(place: Place, tmp_path: Path, mon
     p99 = made["deadlines"][1]["overrun_ms"]["replan"]["p99"]
     assert f" | {p99:+.1f} | " in next(line for line in text.splitlines() if line.startswith("| 50 ms, replan"))
     assert "--most 3" in text and "| patch, candidates | 3 | 5 | 4 | 1 | 1 |" in text
-    assert text.index("| quick | 300 | 91.0 | 87.0 to 94.0 | 30.0 | 30.0 |") < text.index("| slow | 300 | 90.0 |")
-    for name in (benchmarks.SCALING_PNG, benchmarks.SUCCESS_PNG):
+    quick = text.index("| quick | 300 | 91.0 | 87.0 to 94.0 | +1.0 | 30.0 | 30.0 |")
+    assert quick < text.index("| slow | 300 | 90.0 | 86.0 to 93.0 |  | 900.0 |  |")
+    assert "at 1/20 of its time: quick." in text and "--workers 2 --settings slow,quick" in text
+    assert f"--model {place.model} --problems 2 --seed 1030 --population 8 --iterations 2 --threads 1" in text
+    ratio = energy["settings"]["think-fast"]["energy"]["ratio"]["p50"]
+    assert f" | {ratio:.3f} | " in next(line for line in text.splitlines() if line.startswith("| think-fast | 2 |"))
+    for name in (benchmarks.SCALING_PNG, benchmarks.SUCCESS_PNG, benchmarks.ENERGY_PNG):
         assert f"]({name})" in text
         with Image.open(io.BytesIO((docs / name).read_bytes())) as picture:
             assert picture.format == "PNG"
@@ -93,7 +102,36 @@ def test_what_is_not_there_is_left_out(tmp_path: Path) -> None:
 def test_rows_of_a_table_are_as_wide_as_its_head(tmp_path: Path) -> None:
     put(tmp_path / "success_curve/success_curve.json", SUCCESS)
     lines = benchmarks.write(tmp_path, tmp_path).read_text().splitlines()
-    assert {line.count("|") for line in lines if line.startswith("|")} == {7}
+    assert {line.count("|") for line in lines if line.startswith("|")} == {8}
+
+
+def energies(**changes: Any) -> dict[str, Any]:
+    one = {"index": 0, "plan_ms": 40.0, "energy": 2.0, "trace": [2.0], "ended_ms": [40.0], "candidates": 9}
+    rows = [one, one | {"index": 1}]
+    slow = [row | {"plan_ms": 1000.0, "energy": 4.0 - 2 * row["index"]} for row in rows]
+    usual = dict.fromkeys(("model", "reference", "seed", "population", "iterations"), "x")
+    table = {name: numbers(rows, slow) for name in same_energy.DEFAULT}
+    about = {"processor": "x86_64", "torch": "2", "torch_threads": 2}
+    rest = {"machine": about, "problems": 2, "reference_plan_ms_p50": 1000.0, "bar": {"times_faster": 20.0}}
+    return usual | rest | {"settings": table, "met": ["icem"]} | changes
+
+
+def test_energies_stand_over_the_reference_s(tmp_path: Path) -> None:
+    put(tmp_path / "same_energy.json", energies())
+    text = benchmarks.write(tmp_path, tmp_path).read_text()
+    assert "--settings" not in text and "no higher: icem.**" in text and ".png" not in text
+    row = next(line for line in text.splitlines() if line.startswith("| icem |"))
+    # Means: 2 over 3, the bootstrap's ends -2 and 0 of it. Two of two are no higher: Wilson's 34 %.
+    assert row == (
+        "| icem | 2 | 40 | 25.0 | 25.0 | 25.0 | 0.750 | 0.667 | 0.333 to 1.000 | 100 (34 to 100) | 100 (34 to 100) "
+        "| 25.0 |"
+    )
+    bad = {"index": 0, "plan_ms": 1.0, "energy": 9.0, "trace": [9.0], "ended_ms": [1.0], "candidates": 1}
+    one = numbers([bad], [bad | {"plan_ms": 5.0, "energy": 3.0}])
+    put(tmp_path / "same_energy.json", energies(settings={"icem": one}, met=[]))
+    text = benchmarks.write(tmp_path, tmp_path).read_text()
+    assert "--settings icem" in text and "no higher: none.**" in text
+    assert "| 3.000 | 3.000 |  | 0 (0 to 79) | 0 (0 to 79) | never |" in text
 
 
 def test_bad_input_is_one_line_and_writes_nothing(

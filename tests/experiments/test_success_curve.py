@@ -134,6 +134,8 @@ def test_goes_on_where_it_was_setting_by_setting(
     assert (out / "think-fast" / "episodes.jsonl").read_text().startswith(kept)
     assert list(result["settings"]) == ["think-fast", "think-auto"]
     assert json.loads((out / "success_curve.json").read_text()) == json.loads(json.dumps(result))
+    fast = [json.loads(line) for line in (out / "think-fast" / "episodes.jsonl").read_text().splitlines()]
+    assert {count for row in fast for count in row["iterations"]} == {1}  # it is this setting that was played
     for line in (out / "think-auto" / "episodes.jsonl").read_text().splitlines():
         row = json.loads(line)
         lists = ("plan_ms", "iterations", "candidates", "plan_energy", "goal_energy", "goal_distance", "steps_left")
