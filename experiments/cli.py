@@ -22,6 +22,7 @@ COMMANDS = {
     "refine": "refine",
     "encode": "encode",
     "train": "train",
+    "correct": "correct",
     "build": "build",
     "bench": "bench",
 }

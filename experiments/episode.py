@@ -187,12 +187,12 @@ def goal_distance(
     read-out, or where they have none the plain one, as in DINO-WM. In the compact form, as in a read-out, the robot's
     own place has a weight of its own.
     """
+    scaled = model.goal_scale(robot_weight)
     if model.spec.read_out:
-        scale = model.goal_scale(robot_weight)
-        return ReadOutDistance(goal, model.read_out, earlier_weight=earlier_weight, scale=scale)
+        return ReadOutDistance(goal, model.read_out, earlier_weight=earlier_weight, scale=scaled)
     if model.spec.form == "strokes" and model.grid is not None:
         return GridDistance(goal, model.grid, earlier_weight=earlier_weight)
-    scale = model.goal_scale(robot_weight) if model.spec.form == "compact" else None
+    scale = scaled if model.spec.form == "compact" else None
     return GoalDistance(goal, earlier_weight=earlier_weight, scale=scale)
 
 

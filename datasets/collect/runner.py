@@ -9,11 +9,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from wm.errors import StoreError
 from wm.workers import end_with_parent
 
 Policy = Callable[[np.ndarray], np.ndarray]
+Item = TypeVar("Item")
 _AHEAD = 4  # episodes under way per worker: a slow disk must not fill the memory
 
 
@@ -40,6 +41,16 @@ class Recording:
     make_policy: Callable[[int], Policy]
     steps: int
     seed: int
+
+    def recorder(self) -> Callable[[int], Episode]:
+        """What records the index-th episode, in an environment of its own."""
+        env = self.make_env()
+
+        def play(index: int) -> Episode:
+            seed = episode_seed(self.seed, index)
+            return record(env, self.make_policy(seed), self.steps, seed)
+
+        return play
 
 
 def episode_seed(seed: int, index: int) -> int:
@@ -79,38 +90,55 @@ def record_episodes(recording: Recording, first: int, stop: int, workers: int) -
     Raises:
         StoreError: a worker process died; every episode before was handed back.
     """
+    yield from in_order(recording.recorder, range(first, stop), workers)
+
+
+def in_order(
+    make: Callable[[], Callable[[Item], Episode]], items: Sequence[Item], workers: int
+) -> Generator[Episode, None, None]:
+    """The episode of each item, in the items' order; the number of workers changes nothing but the time.
+
+    Args:
+        make: Builds what plays an item's episode, once in each process. It travels to spawned processes, as items do.
+        items: Each tells all that its episode depends on.
+        workers: Spawned processes; 0 plays in this one.
+
+    Raises:
+        StoreError: a worker process died; every episode before was handed back.
+    """
     if workers == 0:
-        env = recording.make_env()
-        for index in range(first, stop):
-            seed = episode_seed(recording.seed, index)
-            yield record(env, recording.make_policy(seed), recording.steps, seed)
+        play = make()
+        for item in items:
+            yield play(item)
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _start_worker, (recording,)) as pool:
+    with ProcessPoolExecutor(workers, context, _start_worker, (make,)) as pool:
         under_way: deque[Future[Episode]] = deque()
         try:
-            for index in range(first, stop):
-                under_way.append(pool.submit(_record_index, index))
+            for item in items:
+                under_way.append(pool.submit(_play, item))
                 if len(under_way) == _AHEAD * workers:
                     yield under_way.popleft().result()
             while under_way:
                 yield under_way.popleft().result()
         except BrokenProcessPool as error:
-            raise StoreError("collect: a worker process died; the episodes recorded before are kept.") from error
+            raise StoreError("a worker process died; the episodes recorded before are kept.") from error
+        except (KeyboardInterrupt, GeneratorExit):  # nobody waits for the episodes under way, which may take minutes
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-_worker: dict[str, Any] = {}
+_worker: list[Callable[[Any], Episode]] = []
 
 
-def _start_worker(recording: Recording) -> None:
+def _start_worker(make: Callable[[], Callable[[Any], Episode]]) -> None:
     end_with_parent()
-    _worker["recording"], _worker["env"] = recording, recording.make_env()
+    _worker[:] = [make()]
 
 
-def _record_index(index: int) -> Episode:
-    recording: Recording = _worker["recording"]
-    seed = episode_seed(recording.seed, index)
-    return record(_worker["env"], recording.make_policy(seed), recording.steps, seed)
+def _play(item: Any) -> Episode:
+    return _worker[0](item)
