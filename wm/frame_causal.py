@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from wm.errors import BadInputError
 
 KeysValues = list[Tensor]
-"""For each layer the keys and values of frames 0 … k-1 of a window, ``(M, k * N, 2 * heads * head_width)``."""
+"""Keys and values of frames 0 … k-1 of a window, layer by layer, tensors of M rows; the first is ``(M, k * N, …)``."""
 
 
 @dataclass(frozen=True)
@@ -147,40 +147,35 @@ class FramePredictor(nn.Module, ABC):
 
 
 def attend(
-    queries: Float[Tensor, "M F N I"], past: Tensor | None, keys_values: Float[Tensor, "M G N J"], heads: int
-) -> tuple[Float[Tensor, "M F N I"], Float[Tensor, "M L J"]]:
-    """Attention of the newest F frames over the past and themselves, each over the blocks of frames that it may see.
+    queries: Float[Tensor, "M F 1 I"], past: Tensor | None, keys_values: Float[Tensor, "M G 1 J"], heads: int
+) -> tuple[Float[Tensor, "M F 1 I"], Float[Tensor, "M L J"]]:
+    """Attention of the newest F frames of one token over the past and themselves, each over what it may see.
+
+    For more tokens: `wm.patch_attention`.
 
     Args:
         queries: Of the newest F <= G frames.
-        past: ``(M, k * N, J)`` keys and values of the k frames before the G new ones, or None.
+        past: ``(M, k, J)`` keys and values of the k frames before the G new ones, or None.
         keys_values: Of the G new frames; J = 2 * I.
         heads: Attention heads.
 
     Returns:
         Their results, and all keys and values.
     """
-    frames, tokens = queries.shape[1:3]
+    frames = queries.shape[1]
     own = keys_values.flatten(1, 2)
     seen = own if past is None else torch.cat([past, own], dim=1)
     keys, values = seen.unflatten(-1, (2, heads, -1)).unbind(-3)  # (M, L, heads, I / heads)
     asked = queries.unflatten(-1, (heads, -1))
     results = []
     for frame in range(frames):
-        length = seen.shape[1] - (frames - 1 - frame) * tokens
-        kernel = _attend_one_token if tokens == 1 else _attend_tokens
-        results.append(kernel(asked[:, frame], keys[:, :length], values[:, :length]).flatten(-2))
+        length = seen.shape[1] - (frames - 1 - frame)
+        results.append(_attend_one_token(asked[:, frame], keys[:, :length], values[:, :length]).flatten(-2))
     return (results[0][:, None] if frames == 1 else torch.stack(results, dim=1)), seen
 
 
-def _attend_tokens(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """``(M, N, heads, W)`` queries over ``(M, L, heads, W)`` keys and values."""
-    queries, keys, values = (each.transpose(1, 2) for each in (queries, keys, values))
-    return nn.functional.scaled_dot_product_attention(queries, keys, values).transpose(1, 2)
-
-
 def _attend_one_token(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """The same for N = 1 and small L, where products of matrices are too small to be worth a call each."""
+    """``(M, 1, heads, W)`` queries over ``(M, L, heads, W)`` keys and values: products too small for calls."""
     if keys.shape[1] == 1:
         return values
     scores = (queries * keys).sum(-1) * keys.shape[-1] ** -0.5  # (M, L, heads)

@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wm.frame_causal import FramePredictor, KeysValues, Observed, attend
+from wm.frame_causal import FramePredictor, KeysValues, Observed
 from wm.linear import Linear, linear
+from wm.patch_attention import Past, attend, project
 
 
 class PatchPredictor(FramePredictor):
@@ -102,11 +103,12 @@ class PatchPredictor(FramePredictor):
     def layers(
         self, x: Float[Tensor, "M F N D"], conditions: Float[Tensor, "M F E"], past: KeysValues
     ) -> tuple[Float[Tensor, "M N D"], KeysValues]:
-        """The transformer's layers; the actions are in the tokens."""
+        """The transformer's layers; the actions are in the tokens. Each layer's keys and values are two tensors."""
         seen = KeysValues()
         for index, block in enumerate(self.blocks):
-            x, keys_values = block(x, past[index] if past else None, index == len(self.blocks) - 1)
-            seen.append(keys_values)
+            before = (past[2 * index], past[2 * index + 1]) if past else None
+            x, keys_values = block(x, before, index == len(self.blocks) - 1)
+            seen.extend(keys_values)
         return x[:, -1], seen
 
     def leave(self, x: Float[Tensor, "M N D"]) -> Float[Tensor, "M N X"]:
@@ -136,16 +138,10 @@ class _Block(nn.Module):
         self.widen = nn.Linear(width, hidden)
         self.narrow = nn.Linear(hidden, width)
 
-    def forward(self, x: Tensor, past: Tensor | None, newest: bool) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, past: Past | None, newest: bool) -> tuple[Tensor, Past]:
         # (M, F, N, D)
-        normed, weight = self.norm(x), self.queries_keys_values.weight
-        if newest and x.shape[1] > 1:
-            x = x[:, -1:]
-            queries = linear(normed[:, -1:], weight[: self.inner])
-            keys_values = linear(normed, weight[self.inner :])
-        else:
-            queries, keys_values = linear(normed, weight).split([self.inner, 2 * self.inner], dim=-1)
-        mixed, seen = attend(queries, past, keys_values, self.heads)
-        x = x + linear(mixed, self.merge.weight, self.merge.bias)
+        queries, keys, values = project(self.norm(x), self.queries_keys_values.weight, newest)
+        mixed, seen = attend(queries, keys, values, past, self.heads)
+        x = (x[:, -1:] if newest else x) + linear(mixed, self.merge.weight, self.merge.bias)
         wide = linear(self.hidden_norm(x), self.widen.weight, self.widen.bias, gelu=True)
         return x + linear(wide, self.narrow.weight, self.narrow.bias), seen

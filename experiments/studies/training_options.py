@@ -76,13 +76,13 @@ class Budget:
     """
 
     refine_episodes: int = 2000
-    refine_steps: int = 600
-    episodes: int = 4000
-    predictor_steps: int = 3000
-    proposal_steps: int = 2000
+    refine_steps: int = 500
+    episodes: int = 2500
+    predictor_steps: int = 2500
+    proposal_steps: int = 1500
     batch: int = 256
-    played: int = 800
-    extra_steps: int = 1000
+    played: int = 500
+    extra_steps: int = 800
     seed: int = 0
 
 
