@@ -59,9 +59,9 @@ bench: $(READY) ## Measure speed (an hour, with nothing else running); results g
 mutants: $(READY) ## Delete the guards one at a time; each time a test must fail (hours; goes on where it was stopped)
 	OMP_NUM_THREADS=1 $(PY) -m tests.mutants.run
 
-# Three studies keep every finished episode and go on from there; the other two write one file at their end, and are
+# Four studies keep every finished episode and go on from there; the other two write one file at their end, and are
 # skipped once it is there. One that misses its bar fails, and its file keeps the name *.failed.json.
-studies: $(READY) ## Measure what docs/safety.md asks, at full size (hours); results go to studies/; again: goes on
+studies: $(READY) ## Measure what docs/safety.md asks, then compare encoders (hours); results go to studies/; again: goes on
 	mkdir -p studies
 	test -e studies/shield_fuzz.json || { \
 		$(STUDY).shield_fuzz --steps 1000000 --out studies/shield_fuzz.failed.json && \
@@ -72,6 +72,8 @@ studies: $(READY) ## Measure what docs/safety.md asks, at full size (hours); res
 	$(STUDY).goal_attacks --episodes 1000 --out studies/goal_attacks
 	$(STUDY).safety_cost --episodes 200 --out studies/safety_cost
 	$(STUDY).control_rate --minutes 10 --out studies/control_rate
+	test -e data/pusht || $(VENV)/bin/wm collect --env pusht --episodes 2000 --out data/pusht
+	$(STUDY).encoders --data data/pusht --out studies/encoders
 
 model: $(READY) ## Make the shipped push-T model again from nothing: collect, pretrain, train
 	$(VENV)/bin/wm build --out runs/model

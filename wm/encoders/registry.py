@@ -13,6 +13,8 @@ from wm.encoders.base import Encoder
 from wm.encoders.efficientnet_lite import NAME as EFFICIENTNET_LITE
 from wm.encoders.efficientnet_lite import load_efficientnet_lite
 from wm.encoders.hub import locate, weight_files
+from wm.encoders.pixels import PixelEncoder
+from wm.encoders.pooled import PooledPixelEncoder, PooledTinyEncoder
 from wm.encoders.preprocessing import read_preprocessing
 from wm.encoders.public import PublicEncoder, load_network, picture_encoder
 from wm.encoders.reduced import ReducedEncoder
@@ -23,6 +25,11 @@ from wm.specs import EncoderSpec, require_equal
 
 ENCODERS: dict[str, Callable[[int], Encoder]] = {"wm-tiny": TinyEncoder, "wm-tiny-fine": TinyFineEncoder}
 """Our own encoders: name to a constructor that takes the token width."""
+
+CONTROLS: dict[str, Callable[[int], Encoder]] = {
+    control.name: control for control in (PixelEncoder, PooledTinyEncoder, PooledPixelEncoder)
+}
+"""What studies compare encoders with: their files and models are loaded as ours, but none is there to be trained."""
 
 FAMILIES: dict[str, Callable[..., PublicEncoder]] = {
     "dinov2": picture_encoder,
@@ -48,6 +55,10 @@ def build_encoder(name: str, width: int) -> Encoder:
     return ENCODERS[name](width)
 
 
+def _own(name: str, width: int) -> Encoder:
+    return CONTROLS[name](width) if name in CONTROLS else build_encoder(name, width)
+
+
 def save_encoder(encoder: Encoder, path: Path, provenance: dict[str, object]) -> None:
     """Write an encoder's weights and spec."""
     save_tensors(path, dict(encoder.state_dict()), {"kind": "encoder", "spec": encoder.spec().to_json()} | provenance)
@@ -64,7 +75,7 @@ def load_encoder(path: Path) -> Encoder:
     if header.get("kind") != "encoder":
         raise CheckpointError(f"{path}: expected an encoder, came '{header.get('kind')}'.")
     spec = EncoderSpec.from_json(header["spec"])
-    encoder = build_encoder(spec.name, spec.width)
+    encoder = _own(spec.name, spec.width)
     load_weights(encoder, tensors, path)
     require_equal("encoder specification", spec, encoder.spec(), path)
     encoder.requires_grad_(False)
@@ -120,8 +131,8 @@ def blank_encoder(spec: EncoderSpec, near: Path | None = None) -> Encoder:
         CheckpointError: the public encoder is not on this machine.
         UnknownNameError: no such encoder.
     """
-    if spec.name in ENCODERS:
-        return build_encoder(spec.name, spec.width)
+    if spec.name in ENCODERS or spec.name in CONTROLS:
+        return _own(spec.name, spec.width)
     base = load_public(spec.name, spec.image_size, near=near, download=False)
     if (spec.grid, spec.width) == (base.grid, base.width):
         return base

@@ -1,0 +1,200 @@
+"""The encoder study with few of everything: its parts go on where they were, and its page says what is missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.experiments.small_planner import plan_little
+from tests.experiments.small_training import small_training
+from wm.datasets.reader import EpisodeStore
+from wm.encoders.base import fingerprint
+from wm.encoders.registry import build_encoder, load_encoder
+from wm.errors import BadInputError, MismatchError, UnknownNameError
+from wm.experiments import collect, pretrain, train
+from wm.experiments.studies import encoders, encoders_candidates, encoders_models
+from wm.experiments.studies.encoders_candidates import CONTROLS, NAMES, Study, chosen, make_encoders
+from wm.experiments.studies.encoders_models import FORMS, LOOKS, USUAL, Goals, Plan, Trained, play
+from wm.experiments.studies.encoders_numbers import Count, Figures, beside, scores
+from wm.experiments.studies.encoders_numbers import collect as figures_of
+from wm.experiments.studies.encoders_report import write
+
+PLAN = Plan(["simclr"], [0], [20, 22], ["compact", "pooled"], 22)
+GOALS = Goals(1000, 2, 0.25)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
+    """Done, its page in ``docs``."""
+    folder = tmp_path_factory.mktemp("study")
+    collect.collect("pusht", 22, folder / "data", steps=45, seed=0, workers=0, image_size=96)
+    made = Study(folder / "data", folder / "out", pretrain_steps=2, pretrain_episodes=4, train_steps=2)
+    with small_training() as patch:
+        small = train.TrainConfig
+        patch.setattr(train, "TrainConfig", lambda **changes: small(**{"pairs": 2600} | changes))
+        patch.setattr(encoders_candidates, "WIDTH", 8)
+        patch.setattr(encoders_models, "BUDGET", 10)
+        plan_little(patch)
+        encoders.run(made, PLAN, GOALS, folder / "docs")
+        yield made
+
+
+def page(study: Study) -> str:
+    return (study.out.parent / "docs" / "encoders.md").read_text()
+
+
+def rows(study: Study, look: str = USUAL, episodes: int = 22) -> Path:
+    return GOALS.folder(study, Trained("simclr", 0, "compact", episodes), look) / "episodes.jsonl"
+
+
+def test_a_study_leaves_models_rows_and_a_page(study: Study) -> None:
+    for form, episodes, looks in [("compact", 20, 1), ("compact", 22, 4), ("pooled", 22, 1)]:
+        model = Trained("simclr", 0, form, episodes)
+        assert model.done(study) and not (model.folder(study) / "states").exists()
+        assert not list(model.folder(study).glob("*.ckpt.*"))
+        found = [look for look in LOOKS if (GOALS.folder(study, model, look) / "episodes.jsonl").exists()]
+        assert len(found) == looks
+    assert not list((study.out / "tokens").iterdir())
+    text = page(study)
+    assert "Nothing is missing" in text and "**simclr**" in text and "development seed 1000" in text
+    assert "| simclr | " in text and "pooled: probe R²" in text
+    for name in ("encoders-logs.png", "encoders-shifts.png", "encoders-looks.png"):
+        assert name in text and Image.open(study.out.parent / "docs" / name).size[0] > 800
+
+
+def test_what_is_there_is_not_made_again(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("made again")
+
+    before = {path: path.stat().st_mtime_ns for path in study.out.rglob("*.safetensors")}
+    monkeypatch.setattr(train, "run", never)
+    monkeypatch.setattr(encoders_candidates, "save_encoder", never)
+    encoders.run(study, PLAN, GOALS, study.out.parent / "docs")
+    assert before == {path: path.stat().st_mtime_ns for path in study.out.rglob("*.safetensors")}
+
+
+def test_goals_go_on_after_the_last_that_was_played(study: Study) -> None:
+    path = rows(study)
+    whole = path.read_text()
+    path.write_text(whole.splitlines(keepends=True)[0] + '{"index": 1, "rea')  # killed while it wrote
+    other = rows(study, "distractor").read_text()
+    play(study, PLAN, GOALS)
+    assert path.read_text() == whole and rows(study, "distractor").read_text() == other
+
+
+def test_a_partial_study_says_what_is_missing(study: Study, tmp_path: Path) -> None:
+    more = replace(PLAN, names=["dino", "simclr"], episodes=[20, 22, 40])
+    text = write(study, more, replace(GOALS, count=3), tmp_path).read_text()
+    assert "- dino: 20 logs; 22 logs; 22 logs, colour; 22 logs, texture; 22 logs, distractor; 40 logs" in text
+    assert "- simclr: 40 logs; 20 logs: 2 goals" in text
+    assert "No objective has all of these figures yet." in text
+    assert "Not measured" in write(replace(study, out=tmp_path / "none"), PLAN, GOALS, tmp_path).read_text()
+
+
+def test_raw_pixels_and_random_weights_are_played_like_the_others(study: Study) -> None:
+    few = Plan(["untrained", "pixels"], [0], [20], ["compact"], 22)
+    encoders.run(study, few, replace(GOALS, count=1), study.out.parent / "docs-of-controls")
+    text = (study.out.parent / "docs-of-controls" / "encoders.md").read_text()
+    assert "| untrained | " in text and "| pixels | " in text and "No objective has all" in text
+    torch.manual_seed(0)
+    random = build_encoder("wm-tiny", 8)
+    assert fingerprint(load_encoder(Path(study.encoder("untrained", 0)))) == fingerprint(random)
+
+
+def test_an_encoder_that_is_not_there_is_left_out(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    encoders.run(study, replace(PLAN, names=["barlow"]), GOALS, study.out.parent / "docs", ("train", "evaluate"))
+    assert "left out: barlow of seed 0 has not been pretrained" in capsys.readouterr().err
+
+
+def test_another_study_in_the_folder_is_refused(study: Study) -> None:
+    with pytest.raises(MismatchError, match="run folder of another run: steps"):
+        encoders.run(replace(study, train_steps=3), PLAN, GOALS, study.out.parent / "docs")
+
+
+def test_too_few_logs_are_refused(study: Study) -> None:
+    with pytest.raises(BadInputError, match="data: expected 40 or more episodes, came 22"):
+        encoders.run(study, replace(PLAN, episodes=[20, 40]), GOALS, study.out.parent / "docs")
+
+
+def test_the_pooled_encoder_has_the_weights_of_the_whole_one(study: Study) -> None:
+    whole, pooled = (load_encoder(Path(study.encoder("simclr", 0, pooled))) for pooled in (False, True))
+    assert (whole.grid, pooled.grid) == (8, 1) and fingerprint(whole) == fingerprint(pooled)
+    made_of = Trained("simclr", 0, "pooled", 22).folder(study) / "config.json"
+    assert json.loads(made_of.read_text())["encoder"] == pooled.spec().to_json()
+
+
+def test_frames_of_several_stores_are_what_objectives_on_pictures_learn_from(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Path] = {}
+
+    def note(data: Path, out: Path, *, objective: str, **_: Any) -> None:
+        asked[objective] = data
+        raise BadInputError("enough")
+
+    monkeypatch.setattr(pretrain, "run", note)
+    monkeypatch.setattr(encoders_candidates, "FRAMES_OF_EACH", 7)
+    many = replace(study, out=tmp_path / "out", frames=(study.data,))
+    for name in ("vicreg", "acjepa"):
+        with pytest.raises(BadInputError, match="enough"):
+            make_encoders(many, [name], [0])
+    assert asked == {"vicreg": tmp_path / "out" / "frames", "acjepa": study.data}
+    pictures = sorted(asked["vicreg"].rglob("*.png"))
+    assert len(pictures) == 7
+    assert np.array_equal(np.array(Image.open(pictures[0])), EpisodeStore(study.data).frames(0)[0])
+
+
+def figures(few: int, shifted: int, most: int) -> Figures:
+    """Of so many goals in a hundred."""
+    success = {("compact", 20, USUAL): Count(few, 100), ("compact", 22, USUAL): Count(most, 100)}
+    return Figures({0}, success | {("compact", 22, look): Count(shifted, 100) for look in LOOKS[1:]})
+
+
+def test_the_rule_of_the_winner() -> None:
+    found = {
+        "dino": figures(50, 20, 90),
+        "simclr": figures(40, 40, 85),
+        "vicreg": figures(90, 90, 60),  # worse where logs are plenty
+        "barlow": Figures({0}, {("compact", 22, USUAL): Count(100, 100)}),  # not all measured
+        "pixels": figures(100, 100, 100),  # a control
+    }
+    marks = scores(found, PLAN)
+    assert list(marks) == ["simclr", "dino"] and marks["simclr"] == pytest.approx(0.4)
+    assert marks["dino"] == pytest.approx((0.5 + 3 * 0.2) / 4)
+    assert scores({"pixels": found["pixels"]}, PLAN) == {}
+
+
+def test_intervals_apart() -> None:
+    assert beside(Count(90, 100), Count(50, 100)) == "above" and beside(Count(50, 100), Count(90, 100)) == "below"
+    assert beside(Count(52, 100), Count(50, 100)) == "not apart"
+
+
+def test_seeds_are_put_together(study: Study, tmp_path: Path) -> None:
+    other = replace(study, out=tmp_path)
+    for seed, reached in enumerate([True, False]):
+        model = Trained("dino", seed, "compact", 20)
+        model.folder(other).mkdir(parents=True)
+        path = GOALS.folder(other, model, USUAL)
+        path.mkdir(parents=True)
+        (path / "episodes.jsonl").write_text(json.dumps({"index": 0, "reached": reached}) + "\n")
+    found = figures_of(other, replace(PLAN, names=["dino"]), GOALS)["dino"]
+    assert found.seeds == {0, 1} and found.success == {("compact", 20, USUAL): Count(1, 2)}
+
+
+def test_names_that_are_misspelt_are_refused() -> None:
+    assert chosen(None) == list(NAMES) and chosen("pixels, dino") == ["dino", "pixels"] and set(CONTROLS) < set(NAMES)
+    with pytest.raises(UnknownNameError, match=r"unknown encoder of the study 'din'\. Did you mean 'dino'\?"):
+        chosen("din")
+    with pytest.raises(UnknownNameError, match="unknown form of the study 'strokes'"):
+        Plan(["dino"], [0], [20], ["strokes"], 20)
+    with pytest.raises(BadInputError, match="episodes: expected whole numbers between commas, came 'few'"):
+        encoders.numbers("episodes", "few")
+    assert encoders.numbers("seeds", "2,0,0") == [0, 2] and FORMS[0] == "compact"
