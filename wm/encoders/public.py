@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from wm.encoders.base import Encoder
 from wm.encoders.preprocessing import Preprocessing
+from wm.encoders.quicken import quicken
 from wm.errors import BadInputError, CheckpointError
 from wm.specs import EncoderSpec
 
-_CHUNK = 32  # frames that are in the network at once
+_CHUNK = 8  # frames in the network at once: what passes between its layers stays in the processor's cache
 _UNUSED = ("pooler.", "predictor.")  # parts of a checkpoint that no token comes from
 
 
@@ -151,7 +152,7 @@ def require_rgb(frames: Tensor, name: str) -> None:
 
 
 def load_network(folder: Path, name: str, dtype: torch.dtype) -> Any:
-    """The network in a checkpoint's folder; safetensors only, no code of the checkpoint's own.
+    """The network in a checkpoint's folder, `quicken`ed; safetensors only, no code of the checkpoint's own.
 
     Raises:
         CheckpointError: unreadable, corrupt, or without some of its weights.
@@ -177,6 +178,7 @@ def load_network(folder: Path, name: str, dtype: torch.dtype) -> Any:
         raise CheckpointError(
             f"encoder '{name}': {folder} lacks the weights {', '.join(missing[:5])} ({len(missing)} in all)."
         )
+    quicken(network)
     return network
 
 
