@@ -92,7 +92,7 @@ def run(frames: int, runs: int, threads: int, out: Path, sizes: dict[str, int] |
     work = frames * gigaflop(theirs.config, ours.grid**2 + 1)
     rates = gemm_rates(frames * (ours.grid**2 + 1), ours.width, 4 * ours.width)
     own = seconds["ours"]
-    found = {
+    found: dict[str, Any] = {
         "machine": where,
         "frames": frames,
         "runs": runs,

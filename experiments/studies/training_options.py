@@ -117,11 +117,9 @@ def _refined(option: Option, data: Path, draft: Path, out: Path, budget: Budget)
 
 def _trained(option: Option, data: Path, refined: Path, out: Path, budget: Budget) -> Path:
     config = TrainConfig(episodes=budget.episodes, adversarial=option.adversarial)
-    schedules = {
-        "predictor": replace(config.predictor, steps=budget.predictor_steps, batch=budget.batch, seed=budget.seed),
-        "proposal": replace(config.proposal, steps=budget.proposal_steps, seed=budget.seed),
-    }
-    return train.run(data, refined, out, replace(config, **schedules), budget.seed)
+    predictor = replace(config.predictor, steps=budget.predictor_steps, batch=budget.batch, seed=budget.seed)
+    proposal = replace(config.proposal, steps=budget.proposal_steps, seed=budget.seed)
+    return train.run(data, refined, out, replace(config, predictor=predictor, proposal=proposal), budget.seed)
 
 
 def run(
