@@ -126,7 +126,7 @@ def prepare(request: Request) -> Mission:
     model = make_model(request.model, request.env)
     size = model.spec.encoder.image_size
     env, planning = world.make_env(size), world.planning
-    think = rescoring(request.think, request.screen)
+    think = rescoring(request.planner, request.think, request.screen)
     mpc = make_mpc(request.planner, model.spec.frameskip, planning, think=think)
     screen = None if request.screen is None else make_screen(request.screen, world, model)
     goal = read_goal_picture(request.goal, size)

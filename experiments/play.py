@@ -70,9 +70,8 @@ class Player:
         self.model: WorldModel = make_model(setting.model, setting.env)
         self.env: Any = self.world.make_env(self.model.spec.encoder.image_size)
         frameskip = self.model.spec.frameskip
-        self.mpc: MPC = make_mpc(
-            setting.planner, frameskip, self.world.planning, think=rescoring(setting.think, setting.screen)
-        )
+        think = rescoring(setting.planner, setting.think, setting.screen)
+        self.mpc: MPC = make_mpc(setting.planner, frameskip, self.world.planning, think=think)
         self.screen = None if setting.screen is None else make_screen(setting.screen, self.world, self.model)
         self.guardrails = self.world.guardrails(Rules(), getattr(self.env, "kinematics", None))
 

@@ -59,8 +59,9 @@ def run(data: Path, encoder_path: Path | str, out: Path, config: TrainConfig, se
 
     Args:
         data: Episode store.
-        encoder_path: An encoder of `wm pretrain`, or a model of `wm refine`, whose head is then kept and only rescaled
-            (in the patch form its encoder alone is taken); or the name or folder of a public encoder
+        encoder_path: An encoder of `wm pretrain`, or a compact model of `wm refine` or `wm train`, whose head is then
+            kept and only rescaled (in the patch form it becomes the read-out, whatever its size); of another model the
+            encoder alone; or the name or folder of a public encoder
             (`wm.encoders.registry.load_public`).
         out: Run folder.
         config: Sizes and schedule.
@@ -79,8 +80,11 @@ def run(data: Path, encoder_path: Path | str, out: Path, config: TrainConfig, se
     encoder, base = open_encoder(str(encoder_path), store.spec.image_size)
     if len(store) < 20:
         raise BadInputError(f"{data}: expected at least 20 episodes to train on, came {len(store)}.")
-    if base is not None and config.form == "patch" and (base.spec.form != "compact" or not _reads(config)):
-        base = None  # its encoder alone
+    if base is not None and config.patch is not None:
+        if _lends_its_head(base, config.patch):
+            config = replace(config, patch=replace(config.patch, read_out=base.spec.width - _proprio_width(store)))
+        else:
+            base = None
     learned = None if base is None else base.joint.head
     if base is not None:
         require_equal("model of another world than the data", store.spec.env, base.spec.env, encoder_path)
@@ -130,8 +134,9 @@ def _spec(store: EpisodeStore, encoder: Encoder, config: TrainConfig) -> ModelSp
     )
 
 
-def _reads(config: TrainConfig) -> bool:
-    return config.patch is not None and config.patch.read_out > 0
+def _lends_its_head(base: WorldModel, sizes: PatchSizes) -> bool:
+    """A compact model's head can be the patch form's read-out; of another model the encoder alone is of use."""
+    return base.spec.form == "compact" and base.spec.tokens == 1 and sizes.read_out > 0
 
 
 def _patch_sizes(store: EpisodeStore, sizes: PatchSizes) -> PatchSizes:

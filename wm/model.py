@@ -185,6 +185,8 @@ class WorldModel(nn.Module):
         Raises:
             BadInputError: the model has no such read-out (`PatchSizes.read_out`).
         """
+        if not self.spec.read_out:
+            raise BadInputError(f"read-out: expected a model that has one, came form '{self.spec.form}' without it.")
         found: Tensor = self.joint.head.read(tokens)
         return found
 

@@ -48,7 +48,8 @@ class PlanRecord:
         start: `source` of the start.
         seeds: `search`, and `start` where a seed gave it.
         model: `name`, `fingerprint`, `encoder_fingerprint`, `frameskip`, `history`.
-        planner: `name`, `think`, `screen`, `horizon`, `execute` [latent steps], `deadline_ms`.
+        planner: `name`, `think`, `screen` (`name` and `fingerprint`, or None), `horizon`, `execute` [latent steps],
+            `deadline_ms`.
         versions: Of wm, torch, numpy and Python.
         warnings: Sentences for the user.
         state_names: Of the numbers in a state.
@@ -128,7 +129,7 @@ def record_of(mission: Mission, outcome: Outcome) -> PlanRecord:
         planner={
             "name": request.planner,
             "think": request.think,
-            "screen": request.screen,
+            "screen": _screen(mission),
             "horizon": mission.mpc.horizon,
             "execute": mission.mpc.execute,
             "deadline_ms": request.deadline_ms,
@@ -168,6 +169,12 @@ def strict(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [strict(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _screen(mission: Mission) -> dict[str, str] | None:
+    if mission.screen is None or mission.request.screen is None:
+        return None
+    return {"name": mission.request.screen, "fingerprint": model_fingerprint(mission.screen.model)}
 
 
 def _energies(plan: Plan) -> dict[str, Any]:

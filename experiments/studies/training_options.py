@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -105,7 +106,7 @@ def made(name: str, data: Path, draft: Path, out: Path, budget: Budget) -> Path:
     return correct.run(data, setting, out / name, play, CorrectConfig(share, schedule), data_episodes=budget.episodes)
 
 
-SMALLEST_SHARE = 1e-6
+SMALLEST_SHARE = 1e-9
 """Of a batch that comes from played episodes where none is to come."""
 
 
@@ -191,6 +192,7 @@ def main(
     workers: Annotated[int, typer.Option(help="Processes that play.", min=1)] = 1,
 ) -> None:
     """Train every option shortly, and measure success under several searches."""
+    torch.set_num_threads(1)
     names = list(dict.fromkeys(part.strip() for part in options.split(",")))
     result = run(names, chosen(searches), data, draft, out, Budget(), episodes, seed, workers)
     Console(width=max(150, Console().width)).print(printed(result))
