@@ -28,8 +28,8 @@ from wm.planners.predictive_sampling import PredictiveSampling
 from wm.specs import require_equal
 
 ASSETS = Path(wm.__file__).parent / "assets"
-MODELS = {name: ASSETS / name / "model.safetensors" for name in WORLDS}
-"""Shipped models by name."""
+MODELS = {name: ASSETS / name / "model.safetensors" for name in (*WORLDS, "pusht-patch")}
+"""Shipped models by name: one for each world, and push-T's of the patch form."""
 
 PLANNING = Planning()
 """How a world is planned in that says nothing else."""

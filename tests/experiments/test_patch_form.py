@@ -18,6 +18,7 @@ from wm.datasets.reader import EpisodeStore
 from wm.encoders.registry import build_encoder, save_encoder
 from wm.errors import MismatchError
 from wm.experiments import collect, train
+from wm.experiments.assemble import make_model
 from wm.experiments.cli import main as command
 from wm.experiments.episode import Controller, goal_distance
 from wm.experiments.worlds import find_world
@@ -165,6 +166,16 @@ def test_the_read_out_of_a_refined_encoder_is_its_own_head(
     assert float(left.square().mean()) < 1e-4 * float(read.var())
     wider = replace(config, patch=replace(SIZES, read_out=3))  # the head's size is its own
     assert load_model(train.run(log[0], base, log[0].parent / "wider", wider, 0))[0].spec.read_out == 6
+
+
+def test_the_shipped_patch_model_plans_for_push_t() -> None:
+    model = make_model("pusht-patch", "pusht")
+    shipped = make_model("pusht", "pusht")
+    assert (model.spec.form, model.spec.read_out) == ("patch", shipped.spec.width)
+    assert model.spec.encoder == shipped.spec.encoder
+    picture = np.zeros((1, 1, 96, 96, 3), np.uint8)
+    read = model.read_out(model.encode(torch.from_numpy(picture)).tokens)
+    assert read.shape == (1, 1, 1, 36) and bool(torch.isfinite(read).all())
 
 
 def latent_of(latent: Latent) -> Latent:
