@@ -54,6 +54,7 @@ def make_controller(
     guardrails: list[Guardrail],
     budget: int | None,
     deadline_ms: float | None,
+    kind: type[Controller] = Controller,
 ) -> Controller:
     """A controller towards a task's goal picture.
 
@@ -65,6 +66,7 @@ def make_controller(
         guardrails: On the robot's path.
         budget: Control steps of the episode; None: without end.
         deadline_ms: For each search.
+        kind: Class of the controller where the model plans alone.
     """
     options = {
         "guardrails": guardrails,
@@ -78,6 +80,6 @@ def make_controller(
     }
     goal = mind.model.encode(torch.from_numpy(task.goal_image)[None, None])
     if mind.screen is None:
-        return Controller(mind.model, mind.mpc, goal, **options)
+        return kind(mind.model, mind.mpc, goal, **options)
     screen = make_controller(world, mind.screen, task, env, guardrails, budget, deadline_ms)
     return ScreenedController(mind.model, mind.mpc, goal, screen=screen, **options)

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from torch import Tensor
 
 import wm
 from wm.checkpoint import load_tensors
 from wm.correct import CorrectConfig, correct
-from wm.datasets.features import Coding
 from wm.datasets.reader import EpisodeStore
 from wm.datasets.windows import WindowIndex
-from wm.encoders.base import fingerprint
 from wm.errors import BadInputError
 from wm.experiments.assemble import MODELS, find_model
-from wm.experiments.encode import log_tokens, rows_of, table
+from wm.experiments.encode import log_states
 from wm.experiments.logs import HELD_OUT, SPLIT_SEED
 from wm.experiments.options import BudgetSteps, Think, at_least
 from wm.experiments.play import Player, Setting
@@ -32,8 +28,6 @@ from wm.experiments.worlds import find_world
 from wm.logs import Log, LogWindows, Moments
 from wm.model import WorldModel
 from wm.specs import require_equal
-from wm.state_head import StateHead
-from wm.train import states_of
 
 
 def run(
@@ -102,21 +96,9 @@ def _index(store: EpisodeStore, model: WorldModel, episodes: int) -> WindowIndex
 def _windows(store: EpisodeStore, model: WorldModel, index: WindowIndex, folder: Path, episodes: int) -> LogWindows:
     """Windows of what the model sees in a store's first episodes, normalised by its own moments."""
     action, proprio = (Moments(*moments) for moments in (model.action_moments, model.proprio_moments))
-    log = Log(_states(store, model, folder, episodes), store.all_proprio(), store.all_actions())
+    states = log_states(store, model.encoder, model.joint.head, folder, episodes, f"states ({folder.name})")
+    log = Log(states, store.all_proprio(), store.all_actions())
     return LogWindows(log, index, action, None if model.spec.env.proprio is None else proprio)
-
-
-def _states(store: EpisodeStore, model: WorldModel, folder: Path, episodes: int) -> Tensor:
-    """States of all frames; a public encoder, which is slow, is not asked again for tokens that are known."""
-    encoder, head, title = model.encoder, model.joint.head, f"states ({folder.name})"
-    identity: dict[str, object] = {"encoder": encoder.spec().fingerprint, "head": fingerprint(head)}
-    precision = torch.float32 if isinstance(head, StateHead) else torch.bfloat16  # many patches: half the memory
-    coding = Coding(partial(states_of, encoder, head), (head.tokens * head.width,), precision, identity)
-    if not encoder.by_reference:
-        return table(store, coding, folder, title, episodes)
-    known = log_tokens(store, encoder, store.path, episodes)
-    coding = replace(coding, encode=lambda tokens: head(tokens.float()).flatten(1))
-    return table(store, coding, folder, title, episodes, rows_of(store, known))
 
 
 def main(

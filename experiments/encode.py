@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,13 +19,16 @@ from torch import Tensor
 from wm.checkpoint import load_tensors, load_weights, save_tensors
 from wm.datasets.features import Coding, feature_table
 from wm.datasets.reader import EpisodeStore
-from wm.encoders.base import Encoder
+from wm.encoders.base import Encoder, fingerprint
 from wm.encoders.public import PublicEncoder
 from wm.encoders.reduced import GRID, WIDTH, ReducedEncoder, coarser, fit_reduction
 from wm.encoders.registry import load_encoder, load_public
 from wm.experiments.options import at_least
 from wm.model import WorldModel, load_model
+from wm.patch_head import PatchHead
 from wm.specs import EncoderSpec
+from wm.state_head import StateHead
+from wm.train import states_of
 
 REDUCTION_FRAMES = 512
 """Frames that the reduction of a public encoder's tokens is fitted to."""
@@ -135,6 +139,31 @@ def log_tokens(store: EpisodeStore, encoder: Encoder, data: Path, episodes: int)
             coding = replace(token_coding(encoder), encode=encoder.reduce)
             return table(store, coding, folder, "reduce", episodes, rows_of(store, kept))
     return table(store, token_coding(encoder), folder, "encode", episodes)
+
+
+def log_states(
+    store: EpisodeStore,
+    encoder: Encoder,
+    head: StateHead | PatchHead,
+    folder: Path,
+    episodes: int,
+    title: str = "states",
+) -> Tensor:
+    """States ``(O, N * D)`` of the first episodes' frames, kept in a folder; of `wm.train.states_of`.
+
+    A public encoder, which is slow, is not asked again for tokens that `log_tokens` has kept.
+
+    Raises:
+        MismatchError: the folder holds states of something else.
+    """
+    identity: dict[str, object] = {"encoder": encoder.spec().fingerprint, "head": fingerprint(head)}
+    precision = torch.float32 if isinstance(head, StateHead) else torch.bfloat16  # many patches: half the memory
+    coding = Coding(partial(states_of, encoder, head), (head.tokens * head.width,), precision, identity)
+    if not encoder.by_reference:
+        return table(store, coding, folder, title, episodes)
+    known = log_tokens(store, encoder, store.path, episodes)
+    coding = replace(coding, encode=lambda tokens: head(tokens.float()).flatten(1))
+    return table(store, coding, folder, title, episodes, rows_of(store, known))
 
 
 def rows_of(store: EpisodeStore, kept: Tensor) -> Callable[[int], Tensor]:

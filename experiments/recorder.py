@@ -124,7 +124,8 @@ def record_play(player: Player, play: Play, out: Path, workers: int) -> EpisodeS
     """
     size = player.model.spec.encoder.image_size
     spec = DatasetSpec(env=player.model.spec.env, image_size=size, recipe=recipe(player, play))
-    make = partial(_make, player.setting, play.noise)
+    alone = workers == 1
+    make = partial(_make if alone else _make_in_worker, player.setting, play.noise)
     columns = (TextColumn("play"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with EpisodeWriter(out, spec, resume=True) as writer, Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("", total=play.episodes, completed=len(writer))
@@ -132,7 +133,7 @@ def record_play(player: Player, play: Play, out: Path, workers: int) -> EpisodeS
         if len(writer) < play.episodes:
             tasks = player.world.sample_tasks(play.seed + PLAYED_SEED, play.episodes, image_size=size)
             missing = tasks[len(writer) :]
-        with closing(in_order(make, missing, 0 if workers == 1 else workers)) as episodes:  # its workers end with it
+        with closing(in_order(make, missing, 0 if alone else workers)) as episodes:  # its workers end with it
             for episode in episodes:
                 writer.append(episode)
                 progress.advance(bar)
@@ -141,5 +142,10 @@ def record_play(player: Player, play: Play, out: Path, workers: int) -> EpisodeS
 
 def _make(setting: Setting, noise: float | int) -> Callable[[Task], Episode]:
     """For `in_order`: a recorder of the process that calls this."""
-    torch.set_num_threads(setting.threads)
     return partial(Recorder(setting).record, noise=noise)
+
+
+def _make_in_worker(setting: Setting, noise: float | int) -> Callable[[Task], Episode]:
+    """In a process that does nothing else, and so may be given its threads."""
+    torch.set_num_threads(setting.threads)
+    return _make(setting, noise)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,12 +16,11 @@ from torch import Tensor
 import wm
 from wm.adversarial import require_radius
 from wm.checkpoint import load_tensors
-from wm.datasets.features import Coding
 from wm.datasets.reader import EpisodeStore
 from wm.encoders.base import Encoder, fingerprint
 from wm.errors import BadInputError, UnknownNameError
 from wm.experiments.atomic import write_json
-from wm.experiments.encode import log_tokens, narrowed, open_encoder, rows_of, table
+from wm.experiments.encode import log_states, log_tokens, narrowed, open_encoder
 from wm.experiments.logs import log_windows, random_rows
 from wm.experiments.options import at_least
 from wm.experiments.report.training import training_report
@@ -38,7 +36,6 @@ from wm.state_head import StateHead
 from wm.train import (
     TrainConfig,
     patch_config,
-    states_of,
     strokes_config,
     train_head,
     train_patch_head,
@@ -178,7 +175,7 @@ def _head_and_states(
             joint.head.load_state_dict(learned.state_dict())
         with Console(stderr=True).status("state head: slow features"):
             train_head(joint.head, windows, config, out, learned is not None)
-    return joint, _states(store, encoder, joint.head, tokens, out / "states", episodes)
+    return joint, log_states(store, encoder, joint.head, out / "states", episodes)
 
 
 def _windows(
@@ -246,19 +243,6 @@ def held_out_report(
         "probe": probe,
         "state_std": float(states[test].float().std(0).mean()),
     }
-
-
-def _states(
-    store: EpisodeStore, encoder: Encoder, head: StateHead | PatchHead, tokens: Tensor, folder: Path, episodes: int
-) -> Tensor:
-    """The states of all frames; a public encoder, which is slow, is not asked again for tokens that are known."""
-    identity: dict[str, object] = {"encoder": encoder.spec().fingerprint, "head": fingerprint(head)}
-    precision = torch.float32 if isinstance(head, StateHead) else torch.bfloat16  # many patches: half the memory
-    coding = Coding(partial(states_of, encoder, head), (head.tokens * head.width,), precision, identity)
-    if not encoder.by_reference:
-        return table(store, coding, folder, "states", episodes)
-    coding = replace(coding, encode=lambda known: head(known.float()).flatten(1))
-    return table(store, coding, folder, "states", episodes, rows_of(store, tokens))
 
 
 def _leading(states: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -106,6 +106,8 @@ def in_order(
     Raises:
         StoreError: a worker process died; every episode before was handed back.
     """
+    if not items:
+        return
     if workers == 0:
         play = make()
         for item in items:
@@ -125,7 +127,7 @@ def in_order(
         except BrokenProcessPool as error:
             raise StoreError("a worker process died; the episodes recorded before are kept.") from error
         except (KeyboardInterrupt, GeneratorExit):  # nobody waits for the episodes under way, which may take minutes
-            for process in multiprocessing.active_children():
+            for process in list((pool._processes or {}).values()):  # from Python 3.14 on: pool.terminate_workers()
                 process.terminate()
             raise
         finally:

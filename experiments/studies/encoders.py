@@ -9,7 +9,8 @@ logs with the same head, sizes and schedule, and play the goals of `wm eval`; at
 changed in ways that no log shows (`wm.envs.pusht.shifts`), and in other forms: on the grid's mean alone (``pooled``),
 and on all tokens (``patch``). Whatever is there is kept, and a study that was killed goes on where it was: an encoder
 and a model at their last checkpoint, goals after the last one played. So it can be run in parts, and two parts with
-different ``--objectives`` at once. The report is made of what is there, and says what is missing.
+different ``--objectives`` at once. An encoder's rate is measured when it has been made; measure it again by
+``--stage rate`` when nothing else is running. The report is made of what is there, and says what is missing.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ import typer
 from wm.datasets.reader import EpisodeStore
 from wm.errors import BadInputError, UnknownNameError
 from wm.experiments.options import at_least
-from wm.experiments.studies.encoders_candidates import NAMES, Study, chosen, make_encoders
+from wm.experiments.studies.encoders_candidates import NAMES, Study, chosen, make_encoders, measure_rates
 from wm.experiments.studies.encoders_models import FORMS, Goals, Plan, play, train_models
 from wm.experiments.studies.encoders_report import write
 from wm.experiments.studies.launch import launch
 
 STAGES = ("pretrain", "train", "evaluate", "report")
+RATE = "rate"
+"""A stage that is only done when it is named: measure rates again, on an idle machine."""
 
 
 def run(study: Study, plan: Plan, goals: Goals, docs: Path, stages: tuple[str, ...] = STAGES) -> None:
@@ -46,6 +49,8 @@ def run(study: Study, plan: Plan, goals: Goals, docs: Path, stages: tuple[str, .
     study.claim()
     if "pretrain" in stages:
         make_encoders(study, plan.names, plan.seeds)
+    if RATE in stages:
+        measure_rates(study, plan.names, plan.seeds)
     if "train" in stages:
         train_models(study, plan)
     if "evaluate" in stages:
@@ -84,11 +89,14 @@ def main(
     frames: Annotated[
         list[Path] | None, typer.Option(help="Stores whose frames encoders are trained on; may be repeated.")
     ] = None,
-    stage: Annotated[str | None, typer.Option(help=f"One of {', '.join(STAGES)}; default: all.")] = None,
+    stage: Annotated[
+        str | None,
+        typer.Option(help=f"One of {', '.join(STAGES)} (default: all), or {RATE}: measure encoders' rates again."),
+    ] = None,
 ) -> None:
     """Compare encoders by what a robot can do with them."""
-    if stage is not None and stage not in STAGES:
-        raise UnknownNameError("stage", stage, STAGES)
+    if stage is not None and stage not in (*STAGES, RATE):
+        raise UnknownNameError("stage", stage, (*STAGES, RATE))
     torch.set_num_threads(1)
     study = Study(data, out, pretrain_steps, pretrain_episodes, train_steps, tuple(frames or ()))
     forms = [part.strip() for part in form.split(",")]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,13 @@ import torch
 
 from wm.checkpoint import load_tensors, load_weights
 from wm.datasets.reader import EpisodeStore
-from wm.encoders.base import Encoder
+from wm.encoders.base import Encoder, fingerprint
 from wm.encoders.efficientnet_lite import NAME as EFFICIENTNET
 from wm.encoders.pixels import PixelEncoder
 from wm.encoders.pooled import PooledPixelEncoder, PooledTinyEncoder
 from wm.encoders.registry import build_encoder, load_encoder, save_encoder
 from wm.encoders.tiny import TinyEncoder
-from wm.errors import CheckpointError, UnknownNameError
+from wm.errors import BadInputError, CheckpointError, StoreError, UnknownNameError
 from wm.experiments import pretrain
 from wm.experiments.atomic import write_json
 from wm.experiments.bench import seconds
@@ -69,12 +69,16 @@ class Study:
 
         Raises:
             StoreError: a store cannot be read.
+            BadInputError: two of `frames` have the same name, by which their pictures are kept.
             MismatchError: the folder holds a study of other data or other steps.
         """
+        if len({path.name for path in self.frames}) < len(self.frames):
+            came = ", ".join(map(str, self.frames))
+            raise BadInputError(f"--frames: expected stores of different names, came {came}.")
         steps = {"pretrain": self.pretrain_steps, "train": self.train_steps}
-        prints = {path.name: EpisodeStore(path).fingerprint() for path in (self.data, *self.frames)}
-        about = {"study": "encoders", "stores": prints, "steps": steps, "pretrain_episodes": self.pretrain_episodes}
-        claim(self.out, about | {"frames": [path.name for path in self.frames]})
+        about = {"study": "encoders", "steps": steps, "pretrain_episodes": self.pretrain_episodes}
+        frames = [[path.name, EpisodeStore(path).fingerprint()] for path in self.frames]
+        claim(self.out, about | {"data": EpisodeStore(self.data).fingerprint(), "frames": frames})
 
     def folder(self, name: str, seed: int) -> Path:
         """Of an encoder."""
@@ -101,7 +105,7 @@ def chosen(names: str | None) -> list[str]:
 
 
 def make_encoders(study: Study, names: Sequence[str], seeds: Sequence[int]) -> None:
-    """Make the encoders that are not there yet, one after the other, and measure their rates.
+    """Make the encoders that are not there yet, one after the other, and measure rates that are not known yet.
 
     Raises:
         WmError: a store cannot be read, or a folder written.
@@ -110,7 +114,30 @@ def make_encoders(study: Study, names: Sequence[str], seeds: Sequence[int]) -> N
         for name in names:
             if available(name):
                 _make(study, name, seed)
-                _measure(study, name, seed)
+                if not _rate_file(study, name, seed).exists():
+                    measure(study, name, seed)
+
+
+def measure_rates(study: Study, names: Sequence[str], seeds: Sequence[int]) -> None:
+    """`measure`, of the encoders that are there, whether their rates are known or not.
+
+    Raises:
+        WmError: as `measure`.
+    """
+    for seed in seeds:
+        for name in names:
+            if there(study, name, seed):
+                measure(study, name, seed)
+
+
+def there(study: Study, name: str, seed: int) -> bool:
+    """Whether the encoder has been made; it is said where it has not."""
+    if name == EFFICIENTNET:
+        return available(name)
+    made = Path(study.encoder(name, seed)).exists()
+    if not made:
+        print(f"wm: left out: {name} of seed {seed} has not been pretrained.", file=sys.stderr)
+    return made
 
 
 def available(name: str) -> bool:
@@ -145,9 +172,9 @@ def _make(study: Study, name: str, seed: int) -> None:
 def _pool(folder: Path) -> None:
     """Beside an encoder, the same weights with the mean as the only token."""
     path, pooled = folder / "encoder.safetensors", folder / "pooled.safetensors"
-    if pooled.exists():
-        return
     whole = load_encoder(path)
+    if pooled.exists() and fingerprint(load_encoder(pooled)) == fingerprint(whole):
+        return
     encoder: Encoder = PooledPixelEncoder() if isinstance(whole, PixelEncoder) else PooledTinyEncoder(whole.width)
     tensors, header = load_tensors(path)
     load_weights(encoder, tensors, path)
@@ -155,34 +182,54 @@ def _pool(folder: Path) -> None:
 
 
 def _pictures(study: Study) -> Path:
-    """The frames of several stores as a folder of pictures, as `wm pretrain` takes them."""
-    folder, part = study.out / "frames", study.out / "frames.part"
+    """The frames of several stores as a folder of pictures, as `wm pretrain` takes them.
+
+    Raises:
+        StoreError: a store cannot be read, or a picture written.
+    """
+    folder = study.out / "frames"
     if folder.exists():
         return folder
-    shutil.rmtree(part, ignore_errors=True)
-    for path in study.frames:
-        store = EpisodeStore(path)
-        episodes = min(study.pretrain_episodes, len(store))
-        last = int(store.observation_offsets[episodes]) - 1
-        rows = np.unique(np.linspace(0, last, FRAMES_OF_EACH).astype(int))
-        (part / path.name).mkdir(parents=True)
-        for episode in range(episodes):
-            first = int(store.observation_offsets[episode])
-            frames = store.frames(episode)
-            for row in rows[(rows >= first) & (rows < first + len(frames))]:
-                file = part / path.name / f"{row:08d}.png"
-                cv2.imwrite(str(file), cv2.cvtColor(frames[row - first], cv2.COLOR_RGB2BGR))
-    part.replace(folder)
+    study.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="frames.", dir=study.out) as part:  # each process has one of its own
+        whole = Path(part) / folder.name
+        for path in study.frames:
+            _write_pictures(EpisodeStore(path), study.pretrain_episodes, whole / path.name)
+        try:
+            whole.replace(folder)
+        except OSError:
+            if not folder.exists():  # another process made the same one meanwhile
+                raise
     return folder
 
 
-def _measure(study: Study, name: str, seed: int) -> None:
-    """Frames per second of the encoder, with torch's present threads."""
-    path = study.folder(name, seed) / "rate.json"
-    if path.exists():
-        return
+def _write_pictures(store: EpisodeStore, episodes: int, folder: Path) -> None:
+    episodes = min(episodes, len(store))
+    last = int(store.observation_offsets[episodes]) - 1
+    rows = np.unique(np.linspace(0, last, FRAMES_OF_EACH).astype(int))
+    folder.mkdir(parents=True)
+    for episode in range(episodes):
+        first = int(store.observation_offsets[episode])
+        frames = store.frames(episode)
+        for row in rows[(rows >= first) & (rows < first + len(frames))]:
+            file = folder / f"{row:08d}.png"
+            if not cv2.imwrite(str(file), cv2.cvtColor(frames[row - first], cv2.COLOR_RGB2BGR)):
+                raise StoreError(f"{file}: expected to write a picture, it could not be written (is the disk full?).")
+
+
+def _rate_file(study: Study, name: str, seed: int) -> Path:
+    return study.folder(name, seed) / "rate.json"
+
+
+def measure(study: Study, name: str, seed: int) -> None:
+    """Frames per second of the encoder, with torch's present threads; it needs an otherwise idle machine.
+
+    Raises:
+        WmError: data or encoder cannot be read, or the encoder's folder written.
+    """
     store = EpisodeStore(study.data)
     frames = torch.from_numpy(np.resize(store.frames(0), (RATE_FRAMES, *store.frames(0).shape[1:])))[None]
     encoder, _ = open_encoder(study.encoder(name, seed), store.spec.image_size)
     rate = RATE_FRAMES / seconds(lambda: encoder.encode(frames), RATE_RUNS)
-    write_json(path, {"frames_per_s": rate, "runs": RATE_RUNS, "threads": torch.get_num_threads()})
+    about = {"frames_per_s": rate, "runs": RATE_RUNS, "threads": torch.get_num_threads()}
+    write_json(_rate_file(study, name, seed), about)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 from wm.datasets.reader import EpisodeStore
 from wm.encoders.base import fingerprint
 from wm.encoders.efficientnet_lite import NAME as EFFICIENTNET
+from wm.encoders.registry import load_encoder
 from wm.envs.pusht.shifts import SHIFTS, ShiftedPushTEnv
 from wm.errors import UnknownNameError
 from wm.experiments import train
@@ -19,8 +20,10 @@ from wm.experiments.episode import Task
 from wm.experiments.evaluate import planner_settings
 from wm.experiments.goals import sample_tasks
 from wm.experiments.play import MODEL, Player, Setting
-from wm.experiments.studies.encoders_candidates import Study, available
+from wm.experiments.run_folder import CONFIG_FILE
+from wm.experiments.studies.encoders_candidates import Study, there
 from wm.experiments.studies.rows import opened, progress
+from wm.specs import require_equal
 from wm.train import TrainConfig
 
 POOLED = "pooled"
@@ -93,8 +96,26 @@ class Trained:
         return study.out / "models" / f"{self.name}-{self.seed}" / f"{self.form}-{self.episodes}"
 
     def done(self, study: Study) -> bool:
-        """Whether it is there."""
+        """Whether it is there.
+
+        Raises:
+            MismatchError: as `require_encoder`.
+        """
+        self.require_encoder(study)
         return (self.folder(study) / "report.png").exists()
+
+    def require_encoder(self, study: Study) -> None:
+        """Refuse a model whose encoder has been made anew since; a public one is the same for ever.
+
+        Raises:
+            MismatchError: its encoder is not the present one of that name and seed.
+        """
+        config = self.folder(study) / CONFIG_FILE
+        encoder = Path(study.encoder(self.name, self.seed, self.form == POOLED))
+        if config.exists() and encoder.is_file():
+            came = json.loads(config.read_text())["encoder"]["fingerprint"]
+            what = f"model on another encoder than the present {self.name} of seed {self.seed}"
+            require_equal(what, load_encoder(encoder).spec().fingerprint, came, config)
 
 
 @dataclass(frozen=True)
@@ -116,14 +137,11 @@ def train_models(study: Study, plan: Plan) -> None:
     """Train the models that are not there yet, of the encoders that are; the same head and schedule for all.
 
     Raises:
-        WmError: as `wm.experiments.train.run`.
+        WmError: as `wm.experiments.train.run` and `Trained.done`.
     """
     for (name, seed), models in itertools.groupby(plan.models(), lambda model: (model.name, model.seed)):
         missing = [model for model in models if not model.done(study)]
-        if not missing or not available(name):
-            continue
-        if name != EFFICIENTNET and not Path(study.encoder(name, seed)).exists():
-            print(f"wm: left out: {name} of seed {seed} has not been pretrained.", file=sys.stderr)
+        if not missing or not there(study, name, seed):
             continue
         tokens = study.out / "tokens" / f"{name}-{seed}"
         for model in missing:
@@ -163,7 +181,7 @@ def play(study: Study, plan: Plan, goals: Goals) -> None:
     """Play the goals that the models which are there have not been set yet, the usual pictures first.
 
     Raises:
-        WmError: a model or a row file cannot be read, or a folder belongs to another study.
+        WmError: a model or a row file cannot be read, or is of another encoder; a folder belongs to another study.
     """
     tasks = sample_tasks("pusht", goals.seed, goals.count, OFFSET, 96)
     for look in LOOKS:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
 
 from wm.envs.pusht.shifts import SHIFTS
 from wm.experiments.interval import wilson
@@ -15,6 +19,9 @@ from wm.experiments.studies.rows import Rows
 
 ROLLOUT_STEPS = 4
 """Latent steps ahead at which the rollout's error is told."""
+
+RESAMPLES = 2000
+"""Of goals and seeds, for a bootstrap interval."""
 
 Condition = tuple[str, int, str]
 """A form, a number of logs, and a look."""
@@ -26,21 +33,38 @@ RULE = (
 
 
 @dataclass(frozen=True)
-class Count:
-    """Goals that were reached and played, of all seeds together."""
+class Success:
+    """What became of the goals.
 
-    reached: int
-    played: int
+    Attributes:
+        reached: Whether a goal was reached, by its index, of each training seed; at least one goal of each. All seeds
+            play the same goals.
+    """
 
-    @property
+    reached: Mapping[int, Mapping[int, bool]]
+
+    @cached_property
     def rate(self) -> float:
-        """Share that was reached."""
-        return self.reached / self.played
+        """Share that was reached, of all seeds together."""
+        return statistics.fmean(each for goals in self.reached.values() for each in goals.values())
 
-    @property
+    @cached_property
     def interval(self) -> tuple[float, float]:
-        """Wilson's, 95 %."""
-        return wilson(self.reached, self.played)
+        """95 %: of one seed Wilson's; of several the percentile bootstrap's over goals and seeds.
+
+        The seeds' outcomes on a goal are not independent, nor are a seed's on its goals: goals and seeds are both drawn
+        anew (Owen 2007, The pigeonhole bootstrap, Annals of Applied Statistics 1:386-411; of few seeds it is rough).
+        Where all were reached, or none, which a bootstrap takes for certain, Wilson's with as many trials as goals.
+        """
+        goals = sorted({index for goals in self.reached.values() for index in goals})
+        if len(self.reached) == 1 or self.rate in (0.0, 1.0):
+            return wilson(round(self.rate * len(goals)), len(goals))
+        table = np.array([[seed.get(goal, np.nan) for goal in goals] for seed in self.reached.values()], float)
+        rng, played = np.random.default_rng(0), ~np.isnan(table)
+        seeds, drawn = (rng.multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(float) for n in table.shape)
+        reached, trials = (np.sum(seeds @ of * drawn, axis=1) for of in (np.nan_to_num(table), played))
+        low, high = np.quantile((reached / np.maximum(trials, 1))[trials > 0], [0.025, 0.975])
+        return float(low), float(high)
 
 
 @dataclass
@@ -57,7 +81,7 @@ class Figures:
     """
 
     seeds: set[int] = field(default_factory=set)
-    success: dict[Condition, Count] = field(default_factory=dict)
+    success: dict[Condition, Success] = field(default_factory=dict)
     probe_r2: dict[str, float] = field(default_factory=dict)
     rollout: dict[str, float] = field(default_factory=dict)
     frames_per_s: float | None = None
@@ -77,6 +101,7 @@ def collect(study: Study, plan: Plan, goals: Goals) -> dict[str, Figures]:
 
     Raises:
         BadInputError: a file of rows that is none.
+        MismatchError: a model is of another encoder than the present one of that name.
     """
     found = {name: _figures(study, plan, goals, name) for name in plan.names}
     return {name: each for name, each in found.items() if each.seeds or each.frames_per_s is not None}
@@ -84,15 +109,18 @@ def collect(study: Study, plan: Plan, goals: Goals) -> dict[str, Figures]:
 
 def _figures(study: Study, plan: Plan, goals: Goals, name: str) -> Figures:
     figures, seeds = Figures(), _seeds(study, name)
+    models = {(form, count) for form, count, _ in conditions(plan)} | {(form, plan.middle) for form in plan.forms}
+    for seed, (form, count) in itertools.product(seeds, models):
+        Trained(name, seed, form, count).require_encoder(study)
     for form, count, look in conditions(plan):
-        reached = played = 0
+        reached = {}
         for seed in seeds:
             path = goals.folder(study, Trained(name, seed, form, count), look) / "episodes.jsonl"
-            rows = Rows(path).first(goals.count) if path.exists() else []
-            reached, played = reached + sum(row["reached"] for row in rows), played + len(rows)
-            figures.seeds |= {seed} if rows else set()
-        if played:
-            figures.success[form, count, look] = Count(reached, played)
+            if path.exists() and (rows := Rows(path).first(goals.count)):
+                reached[seed] = {row["index"]: row["reached"] for row in rows}
+        if reached:
+            figures.success[form, count, look] = Success(reached)
+            figures.seeds |= reached.keys()
     for form in plan.forms:
         paths = [Trained(name, seed, form, plan.middle).folder(study) / "report.json" for seed in seeds]
         reports = [json.loads(path.read_text()) for path in paths if path.exists()]
@@ -141,13 +169,13 @@ def scores(found: Mapping[str, Figures], plan: Plan) -> dict[str, float]:
     }
     if not whole:
         return {}
-    best = max((each[most] for each in whole.values()), key=lambda count: count.rate)
+    best = max((each[most] for each in whole.values()), key=lambda success: success.rate)
     able = {name: each for name, each in whole.items() if each[most].interval[1] >= best.interval[0]}
     marks = {name: statistics.fmean(each[one].rate for one in wanted) for name, each in able.items()}
     return dict(sorted(marks.items(), key=lambda item: -item[1]))
 
 
-def beside(ours: Count, theirs: Count) -> str:
+def beside(ours: Success, theirs: Success) -> str:
     """``"above"`` or ``"below"`` where the intervals are apart; else ``"not apart"``."""
     if ours.interval[0] > theirs.interval[1]:
         return "above"

@@ -14,7 +14,7 @@ from wm.envs.pusht.shifts import ShiftedPushTEnv
 from wm.experiments.goals import sample_tasks
 from wm.experiments.studies.encoders_candidates import CONTROLS
 from wm.experiments.studies.encoders_models import BUDGET, FORMS, LOOKS, OFFSET, USUAL
-from wm.experiments.studies.encoders_numbers import Count, Figures
+from wm.experiments.studies.encoders_numbers import Figures, Success
 
 _COLOURS = [f"C{i}" for i in range(10) if i != 7] + ["black"]  # C7 is a grey, as the controls are
 
@@ -83,7 +83,7 @@ def looks_png(seed: int, strength: float, size: int = 96, count: int = 4) -> byt
     return _png(figure)
 
 
-def _bars(counts: list[Count]) -> tuple[list[float], np.ndarray]:
+def _bars(counts: list[Success]) -> tuple[list[float], np.ndarray]:
     """Rates and the lengths of their bars down and up, percent."""
     rates = [100 * count.rate for count in counts]
     ends = 100 * np.array([count.interval for count in counts])

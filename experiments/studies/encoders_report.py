@@ -10,11 +10,12 @@ from wm.experiments.report.benchmarks import markdown
 from wm.experiments.studies.encoders_candidates import BATCH, CONTROLS, NEED_LOGS, RATE_FRAMES, RATE_RUNS, WIDTH, Study
 from wm.experiments.studies.encoders_models import BUDGET, FORMS, LOOKS, OFFSET, USUAL, Goals, Plan
 from wm.experiments.studies.encoders_numbers import (
+    RESAMPLES,
     ROLLOUT_STEPS,
     RULE,
     Condition,
-    Count,
     Figures,
+    Success,
     beside,
     collect,
     conditions,
@@ -34,6 +35,7 @@ def write(study: Study, plan: Plan, goals: Goals, docs: Path) -> Path:
 
     Raises:
         BadInputError: a file of rows that is none, or ``docs`` cannot be written.
+        MismatchError: a model is of another encoder than the present one of that name.
     """
     found = collect(study, plan, goals)
     lines = [*_head(study, plan, goals), *_winner(found, plan), *_success(found, study, plan, goals)]
@@ -59,7 +61,8 @@ def _listed(numbers: Sequence[int]) -> str:
 
 
 def _head(study: Study, plan: Plan, goals: Goals) -> list[str]:
-    options = {"episodes": _listed(plan.episodes), "middle": plan.middle, "form": ",".join(plan.forms)}
+    options: dict[str, object] = {"seeds": _listed(plan.seeds), "episodes": _listed(plan.episodes)}
+    options |= {"middle": plan.middle, "form": ",".join(plan.forms)}
     options |= {"evaluate": goals.count, "seed": goals.seed, "strength": goals.strength}
     kind = "test" if goals.seed < 1000 else "development"
     by = "frames of push-T's logs"
@@ -75,7 +78,9 @@ def _head(study: Study, plan: Plan, goals: Goals) -> list[str]:
         f"{goals.count} held-out goals ({kind} seed {goals.seed}), {OFFSET} control steps ahead, in at most {BUDGET}.",
         f"Encoders of ours: {study.pretrain_steps:,} steps of {BATCH} samples, tokens of {WIDTH} numbers, on",
         f"{by}, {study.pretrain_episodes:,} episodes of each store; world models: {study.train_steps:,} steps.",
-        "Success rates have 95 % intervals (Wilson) over the goals of all seeds together. Made of what is there by",
+        "Success rates have 95 % intervals: of one training seed Wilson's; of several, which play the same goals, a",
+        f"bootstrap's that draws goals and seeds anew ({RESAMPLES:,} times; of few seeds it is rough), but where all",
+        "or none were reached Wilson's of as many trials as there are goals. Made of what is there by",
         "",
         _command(study, **options, stage="report"),
         "",
@@ -113,12 +118,12 @@ def _words(condition: Condition) -> str:
     return f"{count:,} logs" + ("" if look == USUAL else f", {look}") + ("" if form == FORMS[0] else f", {form}")
 
 
-def rate(count: Count | None) -> str:
+def rate(success: Success | None) -> str:
     """A success rate with its interval, percent."""
-    if count is None:
+    if success is None:
         return NONE
-    low, high = count.interval
-    return f"{100 * count.rate:.1f} ({100 * low:.0f} … {100 * high:.0f})"
+    low, high = success.interval
+    return f"{100 * success.rate:.1f} ({100 * low:.0f} … {100 * high:.0f})"
 
 
 def _table(found: Mapping[str, Figures], columns: Mapping[str, Cell]) -> list[str]:
@@ -174,7 +179,8 @@ def _features(found: Mapping[str, Figures], study: Study, plan: Plan, goals: Goa
         f"Forms of the world model: {_forms(plan)}.",
         "Probe: R² of the true state, mean over its numbers, by a linear map of the model's state on held-out logs.",
         f"Rollout: error after {ROLLOUT_STEPS} latent steps as a share of copying's, on held-out logs. Features/s:",
-        f"frames encoded, {RATE_FRAMES} at a time on one thread, median of {RATE_RUNS}. A row:",
+        f"frames encoded, {RATE_FRAMES} at a time on one thread, median of {RATE_RUNS}; on an otherwise idle machine",
+        "only (`--stage rate` measures them again). A row:",
         "",
         _command(study, **options, form=",".join(plan.forms)),
         "",
@@ -197,11 +203,15 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _missing(found: Mapping[str, Figures], plan: Plan, goals: Goals) -> list[str]:
-    """What is not measured, or on fewer goals than asked for."""
+    """What is not measured, or on fewer goals than asked for by one of the seeds."""
     lines = []
     for name in plan.names:
         have = found[name].success if name in found else {}
         words = [_words(one) for one in conditions(plan) if one not in have]
-        words += [f"{_words(one)}: {count.played} goals" for one, count in have.items() if count.played % goals.count]
+        seeds = sorted({*plan.seeds, *(found[name].seeds if name in found else ())})
+        for one, success in have.items():
+            played = {seed: len(success.reached.get(seed, ())) for seed in seeds}
+            few = [f"{n} of {goals.count} goals of seed {seed}" for seed, n in played.items() if n < goals.count]
+            words += [f"{_words(one)}: {', '.join(few)}"] if few else []
         lines += [f"- {name}: {'; '.join(words)}"] if words else []
     return ["## Not measured", "", *(lines or ["Nothing is missing."])]

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +30,7 @@ from rich.table import Table
 from wm.encoders.base import fingerprint
 from wm.errors import BadInputError
 from wm.experiments.atomic import write_files, write_json
+from wm.experiments.controllers import Mind, make_controller
 from wm.experiments.episode import Controller, Task
 from wm.experiments.evaluate import planner_settings
 from wm.experiments.goals import sample_tasks
@@ -85,7 +86,8 @@ def run(
 
     Raises:
         WmError: no such model; the oracle is among the names; a plan's energy is not above 0; ``out`` is no ``.json``
-            or cannot be written, or the folder beside it holds another study.
+            or cannot be written, or the folder beside it holds another study, or plans of a search that has been
+            defined anew since.
     """
     if out.suffix != ".json":
         raise BadInputError(f"--out: expected a name that ends in .json, came {out}.")
@@ -94,7 +96,7 @@ def run(
     about, player = machine(threads), Player(Setting("pusht", model_name, "icem", BUDGET, None, threads))
     tasks = sample_tasks("pusht", seed, problems, OFFSET, player.model.spec.encoder.image_size)
     reference = f"cem-{population}x{iterations}"
-    makers = {reference: plain_cem(population, iterations)} | {n: SETTINGS[n] for n in names if n != reference}
+    makers, asked = SETTINGS | {reference: plain_cem(population, iterations)}, dict.fromkeys((reference, *names))
     config = {
         "study": "same_energy",
         "seed": seed,
@@ -106,8 +108,9 @@ def run(
     }
     folder = out.with_suffix("")
     claim(folder, config)
-    _plan_missing(player, tasks, makers, folder)
-    plans = {name: _found(folder / name, problems) for name in (reference, *SETTINGS)}
+    kept = _kept(folder, player, makers, asked)  # refused before anything is planned
+    _plan_missing(player, tasks, makers, {name: kept[name] for name in asked})
+    plans = {name: rows.first(problems) for name, rows in _kept(folder, player, makers).items()}
     table = {n: numbers(found, plans[reference]) for n, found in plans.items() if found and n != reference}
     result = config | {
         "model": model_name,
@@ -124,12 +127,16 @@ def run(
     return result
 
 
-def _plan_missing(player: Player, tasks: Sequence[Task], makers: Mapping[str, Maker], folder: Path) -> None:
-    frameskip = player.model.spec.frameskip
-    rows = {
-        name: opened(folder / name, {"setting": name, "planner": planner_settings(make(frameskip))}, "plans.jsonl")
-        for name, make in makers.items()
+def _kept(out: Path, player: Player, makers: Mapping[str, Maker], names: Collection[str] = ()) -> dict[str, Rows]:
+    """Rows of the searches that are named, and of all others that there are rows of."""
+    made = {n: make(player.model.spec.frameskip) for n, make in makers.items() if n in names or (out / n).exists()}
+    return {
+        name: opened(out / name, {"setting": name, "planner": planner_settings(mpc)}, "plans.jsonl")
+        for name, mpc in made.items()
     }
+
+
+def _plan_missing(player: Player, tasks: Sequence[Task], makers: Mapping[str, Maker], rows: Mapping[str, Rows]) -> None:
     total, missing = len(tasks) * len(rows), list(_missing(rows, len(tasks)))
     if missing:
         for name in WARM_UP:
@@ -146,26 +153,11 @@ def _missing(rows: Mapping[str, Rows], problems: int) -> Iterator[tuple[int, str
         yield from ((index, name) for name, kept in rows.items() if index not in kept.rows)
 
 
-def _found(folder: Path, problems: int) -> list[dict[str, Any]]:
-    path = folder / "plans.jsonl"
-    return Rows(path).first(problems) if path.exists() else []
-
-
 def _controller(player: Player, make: Maker, task: Task) -> Stamped:
     """What an episode has once it has seen its first picture (see `Player`)."""
-    model, planning = player.model, player.world.planning
-    controller = Stamped(
-        model,
-        make(model.spec.frameskip),
-        model.encode(torch.from_numpy(task.goal_image)[None, None]),
-        guardrails=player.guardrails,
-        kinematics=getattr(player.env, "kinematics", None),
-        earlier_weight=planning.earlier_weight,
-        robot_weight=planning.robot_weight,
-        budget=BUDGET,
-        seed=task.seed,
-        rest=player.world.rest_action(),
-    )
+    mind = Mind(player.model, make(player.model.spec.frameskip))
+    controller = make_controller(player.world, mind, task, player.env, player.guardrails, BUDGET, None, Stamped)
+    assert isinstance(controller, Stamped)
     options = {"state": task.start_state, "goal_state": task.goal_state}
     controller.observe(player.env.reset(seed=task.seed, options=options)[0])
     return controller

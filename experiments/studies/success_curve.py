@@ -55,7 +55,8 @@ def run(
     """Play the settings' missing episodes; the numbers of all settings that are there, also in ``success_curve.json``.
 
     Raises:
-        WmError: no such model, or ``out`` cannot be written or holds another study.
+        WmError: no such model; ``out`` cannot be written, or holds another study, or episodes of a setting that has
+            been defined anew since.
     """
     setting = Setting("pusht", model_name, "icem", BUDGET, None, 1)
     player = Player(setting)
@@ -69,15 +70,15 @@ def run(
         "workers": workers,
     }
     claim(out, config)
+    kept = _kept(out, player, names)  # refused before anything is played
     for name in names:
-        planner = planner_settings(SETTINGS[name](player.model.spec.frameskip))
-        rows = opened(out / name, {"setting": name, "planner": planner})
+        rows = kept[name]
         missing = [(index, tasks[index]) for index in rows.missing(episodes)]
         with progress(name, episodes, episodes - len(missing)) as (bar, task):
             for row in _play_all(setting, name, missing, workers):
                 rows.append(row)
                 bar.update(task, advance=1, note=f"{sum(r['reached'] for r in rows.first(episodes))} reached")
-    rows_of = {name: found for name in SETTINGS if (found := _played(out / name, episodes))}
+    rows_of = {name: found for name, rows in _kept(out, player).items() if (found := rows.first(episodes))}
     reference = rows_of.get(REFERENCE, [])
     table = {name: numbers(found, reference) for name, found in rows_of.items()}
     result = config | {"episodes": episodes, "settings": table, "answers": answers(table, rows_of)}
@@ -86,9 +87,10 @@ def run(
     return result
 
 
-def _played(folder: Path, episodes: int) -> list[dict[str, Any]]:
-    path = folder / "episodes.jsonl"
-    return Rows(path).first(episodes) if path.exists() else []
+def _kept(out: Path, player: Player, names: Sequence[str] = ()) -> dict[str, Rows]:
+    """Rows of the settings that are named, and of all others that there are rows of."""
+    made = {n: make(player.model.spec.frameskip) for n, make in SETTINGS.items() if n in names or (out / n).exists()}
+    return {name: opened(out / name, {"setting": name, "planner": planner_settings(mpc)}) for name, mpc in made.items()}
 
 
 def _play_all(setting: Setting, name: str, tasks: Sequence[tuple[int, Task]], workers: int) -> Iterator[dict[str, Any]]:

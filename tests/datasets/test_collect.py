@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -120,6 +122,22 @@ def test_workers_and_interruptions_do_not_change_the_store(tmp_path: Path) -> No
 def test_a_dead_worker_is_an_error_and_not_a_wait() -> None:
     with pytest.raises(StoreError, match="a worker process died; the episodes recorded before are kept"):
         list(record_episodes(recording(make_env=partial(os._exit, 3)), 0, 3, 1))
+
+
+def test_processes_of_others_survive_when_recording_ends_early() -> None:
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,), daemon=True)
+    other.start()
+    try:
+        episodes = record_episodes(recording(steps=200), 0, 100, 1)
+        next(episodes)
+        assert len(multiprocessing.active_children()) == 2
+        episodes.close()  # type: ignore[attr-defined]
+        for process in multiprocessing.active_children():
+            if process is not other:
+                process.join(30)
+        assert multiprocessing.active_children() == [other]
+    finally:
+        other.kill()
 
 
 def test_an_environment_without_proprioception() -> None:

@@ -140,6 +140,16 @@ def test_workers_change_nothing(model: Path, tmp_path: Path, monkeypatch: pytest
     assert found[0] == found[1]
 
 
+def test_the_callers_threads_stay_as_they_are_and_nothing_is_built_for_nothing(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    player, threads = Recorder(setting(model, budget_steps=10, threads=3)), torch.get_num_threads()
+    record_play(player, Play(1), tmp_path, 1)
+    assert torch.get_num_threads() == threads != 3
+    monkeypatch.setattr(Recorder, "__init__", lambda *_: pytest.fail("built another player"))
+    assert len(record_play(player, Play(1), tmp_path, 1)) == 1
+
+
 def test_reaching_the_goal_does_not_end_what_is_recorded(model: Path) -> None:
     player = Recorder(setting(model))
     task = player.world.sample_tasks(0, 1, image_size=96)[0]

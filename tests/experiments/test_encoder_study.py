@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +18,14 @@ from tests.experiments.small_planner import plan_little
 from tests.experiments.small_training import small_training
 from wm.datasets.reader import EpisodeStore
 from wm.encoders.base import fingerprint
-from wm.encoders.registry import build_encoder, load_encoder
-from wm.errors import BadInputError, MismatchError, UnknownNameError
+from wm.encoders.registry import build_encoder, load_encoder, save_encoder
+from wm.errors import BadInputError, MismatchError, StoreError, UnknownNameError
 from wm.experiments import collect, pretrain, train
+from wm.experiments.interval import wilson
 from wm.experiments.studies import encoders, encoders_candidates, encoders_models
 from wm.experiments.studies.encoders_candidates import CONTROLS, NAMES, Study, chosen, make_encoders
-from wm.experiments.studies.encoders_models import FORMS, LOOKS, USUAL, Goals, Plan, Trained, play
-from wm.experiments.studies.encoders_numbers import Count, Figures, beside, scores
+from wm.experiments.studies.encoders_models import FORMS, LOOKS, USUAL, Goals, Plan, Trained, play, train_models
+from wm.experiments.studies.encoders_numbers import Figures, Success, beside, scores
 from wm.experiments.studies.encoders_numbers import collect as figures_of
 from wm.experiments.studies.encoders_report import write
 
@@ -94,7 +96,7 @@ def test_a_partial_study_says_what_is_missing(study: Study, tmp_path: Path) -> N
     more = replace(PLAN, names=["dino", "simclr"], episodes=[20, 22, 40])
     text = write(study, more, replace(GOALS, count=3), tmp_path).read_text()
     assert "- dino: 20 logs; 22 logs; 22 logs, colour; 22 logs, texture; 22 logs, distractor; 40 logs" in text
-    assert "- simclr: 40 logs; 20 logs: 2 goals" in text
+    assert "- simclr: 40 logs; 20 logs: 2 of 3 goals of seed 0" in text
     assert "No objective has all of these figures yet." in text
     assert "Not measured" in write(replace(study, out=tmp_path / "none"), PLAN, GOALS, tmp_path).read_text()
 
@@ -110,13 +112,59 @@ def test_raw_pixels_and_random_weights_are_played_like_the_others(study: Study) 
 
 
 def test_an_encoder_that_is_not_there_is_left_out(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
-    encoders.run(study, replace(PLAN, names=["barlow"]), GOALS, study.out.parent / "docs", ("train", "evaluate"))
-    assert "left out: barlow of seed 0 has not been pretrained" in capsys.readouterr().err
+    for stages in (("train", "evaluate"), ("rate",)):
+        encoders.run(study, replace(PLAN, names=["barlow"]), GOALS, study.out.parent / "docs", stages)
+        assert "left out: barlow of seed 0 has not been pretrained" in capsys.readouterr().err
+
+
+def test_a_rate_is_measured_again_when_that_is_asked_for(study: Study) -> None:
+    path = study.folder("simclr", 0) / "rate.json"
+    path.write_text('{"frames_per_s": 0.5}')
+    encoders.run(study, PLAN, GOALS, study.out.parent / "docs", ("pretrain",))
+    assert json.loads(path.read_text())["frames_per_s"] == 0.5
+    encoders.run(study, PLAN, GOALS, study.out.parent / "docs", ("rate",))
+    assert json.loads(path.read_text())["frames_per_s"] > 1
+
+
+def test_a_model_of_another_encoder_than_the_present_one_is_refused(study: Study, tmp_path: Path) -> None:
+    other = replace(study, out=tmp_path / "out")
+    for part in ("encoders", "models", "goals"):
+        shutil.copytree(study.out / part, other.out / part)
+    torch.manual_seed(7)
+    encoder, folder = build_encoder("wm-tiny", 8), other.folder("simclr", 0)
+    before = fingerprint(load_encoder(folder / "encoder.safetensors"))
+    save_encoder(encoder, folder / "encoder.safetensors", {"provenance": {}})
+    line = r"model on another encoder than the present simclr of seed 0 in .*-20/config\.json"
+    with pytest.raises(MismatchError, match=f"{line}: expected {fingerprint(encoder)}, came {before}"):
+        train_models(other, PLAN)
+    with pytest.raises(MismatchError, match="present simclr of seed 0"):
+        play(other, PLAN, GOALS)
+    with pytest.raises(MismatchError, match="present simclr of seed 0"):
+        write(other, PLAN, GOALS, tmp_path)
+
+
+def test_the_pooled_encoder_is_made_anew_with_the_whole_one(study: Study, tmp_path: Path) -> None:
+    other = replace(study, out=tmp_path / "out")
+    make_encoders(other, ["untrained"], [0])
+    torch.manual_seed(7)
+    encoder = build_encoder("wm-tiny", 8)
+    save_encoder(encoder, Path(other.encoder("untrained", 0)), {"provenance": {}})
+    make_encoders(other, ["untrained"], [0])
+    assert fingerprint(load_encoder(Path(other.encoder("untrained", 0, pooled=True)))) == fingerprint(encoder)
 
 
 def test_another_study_in_the_folder_is_refused(study: Study) -> None:
     with pytest.raises(MismatchError, match="run folder of another run: steps"):
         encoders.run(replace(study, train_steps=3), PLAN, GOALS, study.out.parent / "docs")
+
+
+def test_stores_of_frames_are_told_apart(study: Study, tmp_path: Path) -> None:
+    many = replace(study, out=tmp_path / "out", frames=(study.data,))
+    many.claim()  # frames of a store of the same name as the logs'
+    with pytest.raises(MismatchError, match="run folder of another run: frames"):
+        replace(many, frames=()).claim()
+    with pytest.raises(BadInputError, match="--frames: expected stores of different names, came .*data, .*data"):
+        replace(many, frames=(study.data, study.data)).claim()
 
 
 def test_too_few_logs_are_refused(study: Study) -> None:
@@ -152,10 +200,46 @@ def test_frames_of_several_stores_are_what_objectives_on_pictures_learn_from(
     assert np.array_equal(np.array(Image.open(pictures[0])), EpisodeStore(study.data).frames(0)[0])
 
 
+@pytest.fixture
+def pictured(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    """One that pretrains on pictures, of which nothing but these is made."""
+    monkeypatch.setattr(pretrain, "run", lambda *_, **__: (_ for _ in ()).throw(BadInputError("enough")))
+    monkeypatch.setattr(encoders_candidates, "FRAMES_OF_EACH", 7)
+    return replace(study, out=tmp_path / "out", frames=(study.data,))
+
+
+def test_pictures_that_another_process_has_made_meanwhile_are_taken(
+    pictured: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, theirs = encoders_candidates._write_pictures, pictured.out / "frames" / "data" / "theirs.png"
+
+    def overtaken(*arguments: Any) -> None:
+        own(*arguments)
+        theirs.parent.mkdir(parents=True)
+        theirs.touch()
+
+    monkeypatch.setattr(encoders_candidates, "_write_pictures", overtaken)
+    with pytest.raises(BadInputError, match="enough"):
+        make_encoders(pictured, ["vicreg"], [0])
+    assert list(pictured.out.rglob("*.png")) == [theirs]
+
+
+def test_a_picture_that_cannot_be_written_is_said(pictured: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoders_candidates.cv2, "imwrite", lambda *_: False)
+    with pytest.raises(StoreError, match=r"00000000\.png: expected to write a picture, it could not be written"):
+        make_encoders(pictured, ["vicreg"], [0])
+    assert not list(pictured.out.iterdir())
+
+
+def of(reached: int, played: int = 100, seeds: int = 1) -> Success:
+    """The first goals reached, by all seeds."""
+    return Success({seed: {index: index < reached for index in range(played)} for seed in range(seeds)})
+
+
 def figures(few: int, shifted: int, most: int) -> Figures:
     """Of so many goals in a hundred."""
-    success = {("compact", 20, USUAL): Count(few, 100), ("compact", 22, USUAL): Count(most, 100)}
-    return Figures({0}, success | {("compact", 22, look): Count(shifted, 100) for look in LOOKS[1:]})
+    success = {("compact", 20, USUAL): of(few), ("compact", 22, USUAL): of(most)}
+    return Figures({0}, success | {("compact", 22, look): of(shifted) for look in LOOKS[1:]})
 
 
 def test_the_rule_of_the_winner() -> None:
@@ -163,7 +247,7 @@ def test_the_rule_of_the_winner() -> None:
         "dino": figures(50, 20, 90),
         "simclr": figures(40, 40, 85),
         "vicreg": figures(90, 90, 60),  # worse where logs are plenty
-        "barlow": Figures({0}, {("compact", 22, USUAL): Count(100, 100)}),  # not all measured
+        "barlow": Figures({0}, {("compact", 22, USUAL): of(100)}),  # not all measured
         "pixels": figures(100, 100, 100),  # a control
     }
     marks = scores(found, PLAN)
@@ -173,8 +257,26 @@ def test_the_rule_of_the_winner() -> None:
 
 
 def test_intervals_apart() -> None:
-    assert beside(Count(90, 100), Count(50, 100)) == "above" and beside(Count(50, 100), Count(90, 100)) == "below"
-    assert beside(Count(52, 100), Count(50, 100)) == "not apart"
+    assert beside(of(90), of(50)) == "above" and beside(of(50), of(90)) == "below"
+    assert beside(of(52), of(50)) == "not apart"
+
+
+def test_seeds_that_play_the_same_goals_are_no_more_goals() -> None:
+    assert of(60).interval == wilson(60, 100)
+    for seeds in (2, 3):  # agreeing on every goal: as much is known as of one seed
+        low, high = of(60, seeds=seeds).interval
+        assert (low, high) == pytest.approx(wilson(60, 100), abs=0.02)
+    assert of(0, seeds=3).interval == wilson(0, 100) and of(100, seeds=2).interval == wilson(100, 100)
+
+
+def test_what_seeds_differ_by_is_in_the_interval() -> None:
+    good, bad = dict.fromkeys(range(100), True), {i: i >= 100 for i in range(100)}
+    apart = Success({0: good, 1: bad})
+    assert apart.rate == 0.5 and apart.interval == (0.0, 1.0)
+    partly = Success({0: dict.fromkeys(range(100), True), 1: {0: False}})  # interrupted at its second goal
+    assert partly.rate == pytest.approx(100 / 101) and 0 <= partly.interval[0] < partly.interval[1] <= 1
+    once, again = (Success({0: good, 1: {i: i % 3 == 0 for i in range(100)}}).interval for _ in range(2))
+    assert once == again
 
 
 def test_seeds_are_put_together(study: Study, tmp_path: Path) -> None:
@@ -186,7 +288,12 @@ def test_seeds_are_put_together(study: Study, tmp_path: Path) -> None:
         path.mkdir(parents=True)
         (path / "episodes.jsonl").write_text(json.dumps({"index": 0, "reached": reached}) + "\n")
     found = figures_of(other, replace(PLAN, names=["dino"]), GOALS)["dino"]
-    assert found.seeds == {0, 1} and found.success == {("compact", 20, USUAL): Count(1, 2)}
+    success = Success({0: {0: True}, 1: {0: False}})
+    assert found.seeds == {0, 1} and found.success == {("compact", 20, USUAL): success} and success.rate == 0.5
+    text = write(other, replace(PLAN, names=["dino"], seeds=[0, 1, 2]), GOALS, tmp_path).read_text()
+    assert (
+        "20 logs: 1 of 2 goals of seed 0, 1 of 2 goals of seed 1, 0 of 2 goals of seed 2" in text
+    )  # 2 in all, as many as asked for
 
 
 def test_names_that_are_misspelt_are_refused() -> None:

@@ -126,6 +126,17 @@ def test_goes_on_where_it_was(place: Place, tmp_path: Path) -> None:
     assert not (tmp_path / "same_energy" / "think-1").exists()
 
 
+def test_plans_of_a_search_that_was_another_one_are_refused(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "same_energy.json"
+    small(out, place, ["think-fast"], 1)
+    monkeypatch.setitem(SETTINGS, "think-fast", SETTINGS["gradient-2x5"])
+    with pytest.raises(MismatchError, match="run folder of another run: planner .*think-fast"):
+        small(out, place, ["mppi-64x2"], 1)
+    assert not (tmp_path / "same_energy" / "mppi-64x2" / "plans.jsonl").exists()
+
+
 def test_iterations_are_stamped_in_order_and_plans_repeat(place: Place, tmp_path: Path) -> None:
     rows = []
     for name in ("one", "two"):

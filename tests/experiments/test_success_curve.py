@@ -148,3 +148,6 @@ def test_goes_on_where_it_was_setting_by_setting(
     with pytest.raises(MismatchError, match="run folder of another run: seed"):
         success_curve.run(["think-1"], 1, 1001, out, str(place.model), workers=1)
     assert not (out / "think-1").exists()
+    monkeypatch.setitem(SETTINGS, "think-fast", SETTINGS["think-1"])
+    with pytest.raises(MismatchError, match="run folder of another run: planner .*think-fast"):
+        success_curve.run(["think-auto"], 2, 1000, out, str(place.model), workers=1)
