@@ -20,11 +20,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wm.errors import BadInputError
-from wm.fit import FitConfig, fast_bf16, fit
+from wm.fit import FitConfig, fit
 from wm.logs import LogWindows, draw_states
 from wm.model import WorldModel
-from wm.rollout import rollout
-from wm.train import prediction_error
+from wm.train import prediction_error, rollout_error
 
 
 @dataclass(frozen=True)
@@ -62,17 +61,15 @@ def correct(model: WorldModel, logged: LogWindows, played: LogWindows, config: C
         BadInputError: the loss became non-finite.
         CheckpointError: as `wm.fit.fit`.
     """
-    predictor, head, bf16 = model.joint.predictor, model.joint.head, fast_bf16()
+    predictor, head = model.joint.predictor, model.joint.head
     history, batch = model.spec.history, config.schedule.batch
 
     def error(states: Float[Tensor, "n T X"], actions: Float[Tensor, "n T-1 A"]) -> tuple[Tensor, Tensor]:
         """Of the rollout, and of copying the last observed frame."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            imagined = rollout(predictor, states[:, :history], actions[:, None, history - 1 :])[:, 0].float()
         target, last = states[:, history:], states[:, history - 1 : history]
         with torch.no_grad():
             copy = prediction_error(head, last.expand_as(target), target)
-        return prediction_error(head, imagined, target), copy
+        return rollout_error(model.joint, states[:, :history], actions[:, history - 1 :], target), copy
 
     def loss(rng: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
         count = int(rng.binomial(batch, config.share))  # rounding would leave a small share of a small batch without
