@@ -11,6 +11,7 @@ from wm.experiments.assemble import make_model, make_mpc
 from wm.experiments.episode import Controller, Task
 from wm.experiments.screening import ScreenedController
 from wm.experiments.worlds.base import World
+from wm.kinematics import PointKinematics
 from wm.model import WorldModel
 from wm.planners.guardrails import Guardrail
 from wm.planners.mpc import MPC
@@ -46,6 +47,36 @@ def make_screen(name: str, world: World, model: WorldModel) -> Mind:
     return Mind(screen, make_mpc("icem", screen.spec.frameskip, world.planning))
 
 
+def controller_options(
+    world: World,
+    guardrails: list[Guardrail],
+    kinematics: PointKinematics | None,
+    budget: int | None,
+    seed: int,
+    deadline_ms: float | None = None,
+) -> dict[str, Any]:
+    """What whoever plans a world's task is told beside model, solver and goal (`wm.experiments.episode.LatentPlanner`).
+
+    Args:
+        world: Says how distances are weighted and what resting is.
+        guardrails: On the robot's path.
+        kinematics: Of the robot, where its path is known.
+        budget: Control steps of the episode; None: without end.
+        seed: Of the search.
+        deadline_ms: For each search; None: none, or each request brings its own.
+    """
+    return {
+        "guardrails": guardrails,
+        "kinematics": kinematics,
+        "earlier_weight": world.planning.earlier_weight,
+        "robot_weight": world.planning.robot_weight,
+        "budget": budget,
+        "deadline_ms": deadline_ms,
+        "seed": seed,
+        "rest": world.rest_action(),
+    }
+
+
 def make_controller(
     world: World,
     mind: Mind,
@@ -68,16 +99,7 @@ def make_controller(
         deadline_ms: For each search.
         kind: Class of the controller where the model plans alone.
     """
-    options = {
-        "guardrails": guardrails,
-        "kinematics": getattr(env, "kinematics", None),
-        "earlier_weight": world.planning.earlier_weight,
-        "robot_weight": world.planning.robot_weight,
-        "budget": budget,
-        "deadline_ms": deadline_ms,
-        "seed": task.seed,
-        "rest": world.rest_action(),
-    }
+    options = controller_options(world, guardrails, getattr(env, "kinematics", None), budget, task.seed, deadline_ms)
     goal = mind.model.encode(torch.from_numpy(task.goal_image)[None, None])
     if mind.screen is None:
         return kind(mind.model, mind.mpc, goal, **options)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from wm.errors import BadInputError
 from wm.experiments.assemble import find_model, make_mpc
+from wm.experiments.controllers import controller_options
 from wm.experiments.episode import LatentPlanner
 from wm.experiments.robots import world_of
 from wm.experiments.rules import Rules
@@ -155,18 +156,11 @@ class PlannerSetup:
     def planner_of(self, model: WorldModel, goal_image: np.ndarray, seed: int) -> DelayedPlanner:
         """A planner to some goal, with a model that is loaded."""
         world = world_of(model.spec.env.env) if self.world is None else find_world(self.world)
-        return DelayedPlanner(
-            model,
-            make_mpc(self.planner, model.spec.frameskip, world.planning, self.think),
-            model.encode(torch.from_numpy(goal_image)[None, None]),
-            guardrails=world.guardrails(self.rules, self.kinematics) if self.guarded else [],
-            kinematics=self.kinematics,
-            earlier_weight=world.planning.earlier_weight,
-            robot_weight=world.planning.robot_weight,
-            budget=self.budget_steps,
-            seed=seed,
-            rest=world.rest_action(),
-        )
+        guardrails = world.guardrails(self.rules, self.kinematics) if self.guarded else []
+        mpc = make_mpc(self.planner, model.spec.frameskip, world.planning, self.think)
+        goal = model.encode(torch.from_numpy(goal_image)[None, None])
+        options = controller_options(world, guardrails, self.kinematics, self.budget_steps, seed)
+        return DelayedPlanner(model, mpc, goal, **options)
 
 
 def warm_up(planner: DelayedPlanner) -> None:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from wm.candidate_threads import pieces_of, spread
 from wm.errors import BadInputError
 
 KeysValues = list[Tensor]
@@ -55,8 +56,8 @@ class FramePredictor(nn.Module, ABC):
         window: Longest window, frames.
         tokens: N.
         heads: Attention heads.
-        chunk: Candidates that `rollout` takes through all of their steps at a time. It bounds memory, and keeps what
-            they need near the processor; a measured default.
+        chunk: Candidates that each thread of `rollout` takes through all steps at a time. It bounds memory, and keeps
+            what they need near the processor; a measured default.
     """
 
     def __init__(self, window: int, tokens: int, heads: int, chunk: int) -> None:
@@ -124,8 +125,9 @@ class FramePredictor(nn.Module, ABC):
             )
         candidates = actions.flatten(0, 1)
         owner = torch.arange(len(actions), device=actions.device).repeat_interleave(actions.shape[1])
-        pieces = zip(candidates.split(self.chunk), owner.split(self.chunk), strict=True)
-        rolled = [self._roll(_of_rows(observed, rows), piece, last_only) for piece, rows in pieces]
+        count = pieces_of(len(candidates), self.chunk)
+        pieces = list(zip(candidates.tensor_split(count), owner.tensor_split(count), strict=True))
+        rolled = spread(lambda piece: self._roll(_of_rows(observed, piece[1]), piece[0], last_only), pieces)
         return torch.cat(rolled).unflatten(0, actions.shape[:2])
 
     def _roll(self, observed: Observed, actions: Float[Tensor, "M H A"], last_only: bool) -> Float[Tensor, "M K N X"]:

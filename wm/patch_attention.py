@@ -64,12 +64,15 @@ def attend(
     frames, tokens, inner = queries.shape[1:]
     if past is not None:
         keys, values = torch.cat([past[0], keys], dim=1), _behind(past[1], values)
-    kernel = _attend_grouped if _grouped(tokens, inner, queries, keys, values) else _attend_plain
-    results = []
-    for frame in range(frames):
-        length = keys.shape[1] - (frames - 1 - frame) * tokens
-        results.append(kernel(queries[:, frame], keys[:, :length], values[..., :length], heads))
-    return (results[0][:, None] if frames == 1 else torch.stack(results, dim=1)), (keys, values)
+    lengths = [keys.shape[1] - (frames - 1 - frame) * tokens for frame in range(frames)]
+    if _grouped(tokens, inner, queries, keys, values):
+        results = torch.empty_like(queries)
+        for frame, length in enumerate(lengths):
+            _attend_grouped(queries[:, frame], keys[:, :length], values[..., :length], heads, results[:, frame])
+    else:
+        found = [_attend_plain(queries[:, f], keys[:, :k], values[..., :k], heads) for f, k in enumerate(lengths)]
+        results = found[0][:, None] if frames == 1 else torch.stack(found, dim=1)
+    return results, (keys, values)
 
 
 def _behind(past: Tensor, values: Tensor) -> Tensor:
@@ -83,7 +86,7 @@ def _attend_plain(queries: Tensor, keys: Tensor, values: Tensor, heads: int) -> 
     return functional.scaled_dot_product_attention(*by_head).transpose(1, 2).flatten(-2)
 
 
-def _attend_grouped(queries: Tensor, keys: Tensor, values: Tensor, heads: int) -> Tensor:
+def _attend_grouped(queries: Tensor, keys: Tensor, values: Tensor, heads: int, results: Tensor) -> None:
     """The same with oneDNN's products, as in `wm.linear`: more than twice the rate of those in torch's own attention.
 
     torch gives batches of fp32 products to MKL. What it gives to oneDNN are convolutions, and one of 1 × 1 places in
@@ -92,7 +95,6 @@ def _attend_grouped(queries: Tensor, keys: Tensor, values: Tensor, heads: int) -
     """
     (tokens, inner), length = queries.shape[1:], keys.shape[1]
     width, some = inner // heads, min(heads, max(1, SCORES // (tokens * length)))
-    results = queries.new_empty(queries.shape)
     for candidate in range(len(queries)):
         by_head = keys[candidate].unflatten(-1, (heads, width)).transpose(0, 1)
         for head in range(0, heads, some):
@@ -102,7 +104,6 @@ def _attend_grouped(queries: Tensor, keys: Tensor, values: Tensor, heads: int) -
             weights = scores.unflatten(-1, (len(few), length))
             torch.softmax(weights, -1, out=weights)
             results[candidate, :, at] = _products(scores, values[candidate, at].contiguous(), len(few))
-    return results
 
 
 def _products(x: Float[Tensor, "N GX"], weights: Float[Tensor, "GY X"], groups: int) -> Float[Tensor, "N GY"]:

@@ -4,7 +4,7 @@
 
 The compact predictor is the shipped model's, the patch predictor has DINO-WM's sizes and random weights. From a middle
 point, one size at a time is varied: candidates, horizon, tokens of a frame, problems, threads. Each time is the median
-of several rollouts, in turn with a product of two square fp32 matrices: the achieved fraction is the rollout's
+of several rollouts, in turn with a series of products of square fp32 matrices: the achieved fraction is the rollout's
 arithmetic over its time and over that product's rate. The product is the fastest of several sizes and of the two
 libraries that `wm.linear` chooses from.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from wm.encoders.base import fingerprint
 from wm.experiments.assemble import make_model
 from wm.experiments.atomic import write_json
 from wm.experiments.studies import rival_flops
@@ -33,7 +35,7 @@ from wm.experiments.studies.race import alternate, gemm_rates, machine
 from wm.experiments.studies.rival_cem import Ours
 from wm.experiments.studies.rival_search import Search
 from wm.experiments.studies.rival_weights import Sizes, dino_wm_state
-from wm.experiments.studies.rows import progress
+from wm.experiments.studies.rows import opened, progress
 from wm.linear import linear
 from wm.model import WorldModel
 from wm.patch_predictor import PatchPredictor
@@ -43,8 +45,13 @@ from wm.types import Latent
 BAR_CANDIDATES, BAR = 300, 0.65
 """The patch rollout of so many candidates achieves at least such a fraction of the product's rate."""
 
+POINTS_FILE = "points.jsonl"
+
 SQUARES = (512, 1024, 2048, 4096)
 """Sides of the products."""
+
+PRODUCTS_S = 0.1
+"""About so long a series of products is timed: one of milliseconds after a rollout of seconds is often a slow one."""
 
 
 @dataclass(frozen=True)
@@ -154,16 +161,31 @@ def products(squares: Sequence[int], runs: int) -> dict[int, dict[str, float]]:
     return {side: gemm_rates(side, side, side, runs) for side in squares}
 
 
-def measured(rolled: Rolled, side: int, library: str, runs: int) -> dict[str, float]:
-    """A rollout in turn with a product of square matrices: median time, rates, and the fraction achieved."""
+def measured(rolled: Rolled, side: int, library: str, rate: float, runs: int) -> dict[str, float]:
+    """A rollout in turn with products of square matrices: median time, rates, and the fraction achieved.
+
+    Args:
+        rolled: The rollout.
+        side: Of the matrices.
+        library: Of `gemm_rates`.
+        rate: About what that product reaches [GFLOP/s].
+        runs: Of each.
+    """
     roll, work, _ = rolled
     left, right = torch.randn(side, side), torch.randn(side, side)
     product = (lambda: torch.mm(left, right.T)) if library == "torch.mm" else (lambda: linear(left, right))
-    arms = {"rollout": roll, "product": product}
+    of_one = 2e-9 * side**3
+    times = math.ceil(PRODUCTS_S * rate / of_one)
+
+    def series() -> None:
+        for _ in range(times):
+            product()
+
+    arms = {"rollout": roll, "product": series}
     alternate(arms, 1)
     seconds = alternate(arms, runs)
     median = statistics.median(seconds["rollout"])
-    gemm = 2e-9 * side**3 / statistics.median(seconds["product"])
+    gemm = times * of_one / statistics.median(seconds["product"])
     return {
         "median_s": median,
         "min_s": min(seconds["rollout"]),
@@ -188,6 +210,8 @@ def run(
 ) -> dict[str, Any]:
     """Measure all points; the table's numbers, also in ``out``.
 
+    Points are kept in a folder beside ``out`` until all are measured, so that an interrupted run is continued.
+
     Args:
         model_name: Shipped name or path of the compact model.
         sweeps: Of ``"compact"`` and ``"patch"``; either may be left out.
@@ -199,27 +223,39 @@ def run(
         squares: Sides of the products that are tried.
 
     Raises:
-        WmError: no such model, or ``out`` cannot be written.
+        WmError: no such model; ``out`` cannot be written, or a run of other settings or on another machine has been
+            interrupted there.
     """
     torch.manual_seed(seed)
     model, sizes = make_model(model_name, "pusht"), sizes or Sizes()
     points = [(name, point) for name, sweep in sweeps.items() for point in sweep.points()]
     threads = sorted({point.threads for _, point in points})
-    rates, rows, about = dict[int, dict[int, dict[str, float]]](), list[dict[str, Any]](), dict[str, Any]()
+    rates, about = dict[int, dict[int, dict[str, float]]](), dict[str, Any]()
     for count in threads:
         about = machine(count)
         rates[count] = products(squares, runs)
-    with progress("scaling", len(points), 0) as (bar, shown):
-        for name, point in points:
+    said = [[name, dataclasses.asdict(point)] for name, point in points]
+    config = {"study": "scaling", "model": fingerprint(model), "sizes": dataclasses.asdict(sizes), "runs": runs}
+    config |= {
+        "seed": seed,
+        "chunk": chunk,
+        "squares": list(squares),
+        "products_s": PRODUCTS_S,
+        "machine": about | {"torch_threads": threads},
+        "points": said,
+    }
+    kept = opened(_part(out), config, POINTS_FILE)
+    missing = kept.missing(len(points))
+    with progress("scaling", len(points), len(points) - len(missing)) as (bar, shown):
+        for index in missing:
+            name, point = points[index]
             torch.set_num_threads(point.threads)
-            best = {(s, lib): rate for s, of in rates[point.threads].items() for lib, rate in of.items()}
-            side, library = max(best, key=lambda each: best[each])
             compact = name == "compact"
             rolled = compact_rollout(model, point) if compact else patch_rollout(sizes, point, seed, chunk)
-            sized = {k: v for k, v in dataclasses.asdict(point).items() if k != "side"} | {"tokens": rolled[2]}
-            found = measured(rolled, side, library, runs)
-            rows.append({"predictor": name} | sized | {"product": f"{library} {side}"} | found)
-            bar.update(shown, advance=1, note=f"{name}: {rows[-1]['of_gemm']:.0%} of the product's rate")
+            found = _row(name, point, rolled, rates[point.threads], runs)
+            kept.append({"index": index} | found)
+            bar.update(shown, advance=1, note=f"{name}: {found['of_gemm']:.0%} of the product's rate")
+    rows = [{k: v for k, v in row.items() if k != "index"} for row in kept.first(len(points))]
     result = {
         "study": "scaling",
         "machine": about | {"torch_threads": threads},
@@ -234,7 +270,22 @@ def run(
         "bar": {"candidates": BAR_CANDIDATES, "of_gemm": BAR},
     }
     write_json(out, result)
+    shutil.rmtree(_part(out))
     return result
+
+
+def _part(out: Path) -> Path:
+    """Folder of what an unfinished run has measured."""
+    return out.with_name(f"{out.name}.part")
+
+
+def _row(name: str, point: Point, rolled: Rolled, rates: dict[int, dict[str, float]], runs: int) -> dict[str, Any]:
+    """A point's line of the table, beside the fastest of the products."""
+    best = {(side, library): rate for side, of in rates.items() for library, rate in of.items()}
+    side, library = max(best, key=lambda each: best[each])
+    sized = {k: v for k, v in dataclasses.asdict(point).items() if k != "side"} | {"tokens": rolled[2]}
+    found = measured(rolled, side, library, best[side, library], runs)
+    return {"predictor": name} | sized | {"product": f"{library} {side}"} | found
 
 
 def shown(result: dict[str, Any]) -> Table:

@@ -79,7 +79,7 @@ def test_shared_frames_are_computed_once_per_observation(
         for _ in range(3):  # iterations of a solver
             counting.passes.clear()
             predictor.rollout(observed, actions)
-            rows = (4, 4, 2)  # B * S = 10 candidates in chunks of 4
+            rows = (4, 3, 3)  # B * S = 10 candidates, at most 4 at a time
             assert counting.passes == [(count, *each) for count in rows for each in steps]
 
 
