@@ -48,6 +48,7 @@ def run(
     objective: str = AcjepaConfig.name,
     regularised: bool = True,
     positive: int = 0,
+    light: bool = False,
 ) -> Path:
     """Pretrain and save `<out>/encoder.safetensors`; an interrupted run is continued, a finished one left as it is.
 
@@ -66,7 +67,7 @@ def run(
     torch.manual_seed(seed)
     model = build_encoder(encoder, width)
     found = open_data(data, model, chosen)
-    config = _config(chosen, found, data, positive, regularised)
+    config = _config(chosen, found, data, positive, light, regularised)
     made_of: dict[str, Any] = {"encoder": encoder, "token_width": width}
     if isinstance(found, EpisodeStore):
         episodes = min(episodes, len(found))
@@ -87,6 +88,8 @@ def run(
     _report(out, objective, figures)
     recipe = {"command": "wm pretrain", "objective": objective} | provenance_of(found, episodes)
     recipe |= {"steps": steps, "batch": batch, "seed": seed, "wm": wm.__version__, "torch": torch.__version__}
+    if light:
+        recipe |= {"light": True}
     if not regularised:
         recipe |= {"regularised": False}
     save_encoder(model, path, {"provenance": recipe})
@@ -94,7 +97,12 @@ def run(
 
 
 def _config(
-    chosen: type[ObjectiveConfig], found: EpisodeStore | PictureFolder, data: Path, positive: int, regularised: bool
+    chosen: type[ObjectiveConfig],
+    found: EpisodeStore | PictureFolder,
+    data: Path,
+    positive: int,
+    light: bool,
+    regularised: bool,
 ) -> ObjectiveConfig:
     """The objective's settings for this data."""
     config = chosen()
@@ -104,6 +112,10 @@ def _config(
         if not isinstance(config, MultiViewConfig):
             raise BadInputError(f"positive: objective '{config.name}' has no views of two frames.")
         config = replace(config, positive=positive)
+    if light:
+        if not isinstance(config, AcjepaConfig):
+            raise BadInputError(f"light: objective '{config.name}' has views in other light already, or hidden parts.")
+        config = replace(config, light=True)
     if isinstance(found, PictureFolder):
         require_single(data, config)
     return config if regularised else config.unregulated()
@@ -159,6 +171,9 @@ def main(
     positive: Annotated[
         int, typer.Option(help="Views are of two frames that lie so many control steps apart; 0: of one frame.")
     ] = 0,
+    light: Annotated[
+        bool, typer.Option("--light", help="acjepa: see each frame in light of its own, to be blind to it.")
+    ] = False,
     no_regulariser: Annotated[
         bool, typer.Option("--no-regulariser", help="Leave out what prevents collapse, to watch one.")
     ] = False,
@@ -172,6 +187,6 @@ def main(
     sizes = {"width": width, "episodes": episodes, "steps": steps, "batch": batch}
     path = run(
         data, out, encoder=encoder, seed=seed, frameskip=frameskip, objective=objective,
-        regularised=not no_regulariser, positive=positive, **sizes,
+        regularised=not no_regulariser, positive=positive, light=light, **sizes,
     )  # fmt: skip
     print(summary(path))

@@ -27,12 +27,16 @@ from wm.experiments.bench import seconds
 from wm.experiments.encode import open_encoder
 from wm.experiments.run_folder import claim
 from wm.objectives import OBJECTIVES
+from wm.objectives.acjepa import AcjepaConfig
+
+LIGHT = "acjepa-light"
+"""`acjepa` on frames in light of their own, see `AcjepaConfig.light`."""
 
 CONTROLS = ("untrained", "pixels", EFFICIENTNET)
-NAMES = (*OBJECTIVES, *CONTROLS)
+NAMES = (*OBJECTIVES, LIGHT, *CONTROLS)
 """Rows of the study: the laboratory's objectives, and what they have to beat."""
 
-NEED_LOGS = ("acjepa", "vjepa")
+NEED_LOGS = ("acjepa", LIGHT, "vjepa")
 """Objectives on clips or actions: of several stores' single frames they can make nothing."""
 
 WIDTH = 64
@@ -154,11 +158,12 @@ def available(name: str) -> bool:
 
 def _make(study: Study, name: str, seed: int) -> None:
     out = study.folder(name, seed)
-    if name in OBJECTIVES:
+    if name not in CONTROLS:
         data = study.data if name in NEED_LOGS or not study.frames else _pictures(study)
         pretrain.run(
             data, out, encoder=TinyEncoder.name, width=WIDTH, episodes=study.pretrain_episodes,
-            steps=study.pretrain_steps, batch=BATCH, seed=seed, objective=name,
+            steps=study.pretrain_steps, batch=BATCH, seed=seed,
+            objective=AcjepaConfig.name if name == LIGHT else name, light=name == LIGHT,
         )  # fmt: skip
         (out / "pretrain.ckpt.safetensors").unlink(missing_ok=True)
     elif name != EFFICIENTNET and not Path(study.encoder(name, seed)).exists():

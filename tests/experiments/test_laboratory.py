@@ -112,9 +112,21 @@ def test_bad_options_are_refused_before_anything_is_written(store: Path, tmp_pat
         pretrain.run(store, out, objective="vicreg", positive=-1, **SIZES)
     with pytest.raises(BadInputError, match="positive: objective 'ijepa' has no views of two frames"):
         pretrain.run(store, out, objective="ijepa", positive=3, **SIZES)
+    with pytest.raises(BadInputError, match="light: objective 'vicreg' has views in other light already"):
+        pretrain.run(store, out, objective="vicreg", light=True, **SIZES)
     with pytest.raises(BadInputError, match="expected at least 2 episodes, of which one is held out, came 1"):
         pretrain.run(store, out, objective="ijepa", **SIZES | {"episodes": 1})
     assert not out.exists()
+
+
+def test_a_run_in_other_light_is_another_run_and_says_so(store: Path, tmp_path: Path) -> None:
+    path = pretrain.run(store, tmp_path / "light", light=True, **SIZES)
+    plain = pretrain.run(store, tmp_path / "plain", **SIZES)
+    assert load_tensors(path)[1]["provenance"]["light"] is True
+    assert "light" not in load_tensors(plain)[1]["provenance"]
+    assert fingerprint(load_encoder(path)) != fingerprint(load_encoder(plain))
+    with pytest.raises(MismatchError):
+        pretrain.run(store, tmp_path / "light", **SIZES)
 
 
 def test_a_run_folder_belongs_to_one_objective(store: Path, tmp_path: Path) -> None:

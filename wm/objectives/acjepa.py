@@ -20,6 +20,7 @@ from wm.errors import BadInputError
 from wm.joint import JointModel
 from wm.logs import Batch, LogWindows
 from wm.objectives.base import Figures, Moment, Objective, ObjectiveConfig, Source
+from wm.objectives.views import ViewConfig, relit
 from wm.patch_head import PatchHead
 from wm.point_head import PointHead
 from wm.predictor import Predictor
@@ -42,6 +43,8 @@ class AcjepaConfig(ObjectiveConfig):
         depth: Residual blocks of the predictor.
         regulariser: Weight of SIGReg.
         segment: Of the world's actions, see `wm.specs.ActionSpec`.
+        light: Each frame of a window is seen in light of its own (`wm.objectives.views.relit`), so that
+            nothing is gained by saying anything of it.
     """
 
     name = "acjepa"
@@ -54,6 +57,7 @@ class AcjepaConfig(ObjectiveConfig):
     depth: int = 2
     regulariser: float = 3.0
     segment: float | None = None
+    light: bool = False
 
     @property
     def rate(self) -> float:
@@ -80,8 +84,8 @@ class AcjepaConfig(ObjectiveConfig):
         return replace(self, regulariser=0.0)
 
     def identity(self) -> dict[str, Any]:
-        """The keys that runs had before there were other objectives."""
-        return asdict(self)
+        """The keys that runs had before there were other objectives, and `light` where it is asked for."""
+        return {key: value for key, value in asdict(self).items() if key != "light" or value}
 
 
 def config_for(segment: float | None) -> AcjepaConfig:
@@ -103,13 +107,14 @@ class Acjepa(Objective):
     def __init__(self, encoder: Encoder, windows: LogWindows, config: AcjepaConfig) -> None:
         super().__init__(encoder)
         self.joint = _thrown_away(encoder, windows, config)
-        self.regulariser = config.regulariser
+        self.regulariser, self.light = config.regulariser, config.light
         self.world = config.width if config.form == "compact" else config.width * encoder.grid**2
 
     def loss(self, batch: Batch, moment: Moment) -> tuple[Float[Tensor, ""], Figures]:
         """Rollout error in latent space plus SIGReg; see `wm.joint.JointModel.loss`."""
         n, t = batch.observations.shape[:2]
-        tokens = self.tokens(normalise(batch.observations.flatten(0, 1)))
+        pixels = normalise(batch.observations.flatten(0, 1))
+        tokens = self.tokens(relit(pixels, ViewConfig(), moment.generator) if self.light else pixels)
         states = self.joint.state_vectors(tokens.unflatten(0, (n, t)), batch.proprio)
         return self.joint.loss(states, batch.actions, batch.proprio, self.regulariser, moment.generator)
 

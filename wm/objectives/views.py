@@ -61,8 +61,21 @@ def view(pixels: Float[Tensor, "M 3 H W"], config: ViewConfig, generator: torch.
     Returns:
         Of the same size, -1 … 1; channels-last in memory, in which blurring and encoding are fastest.
     """
-    seen = crop(pixels, config.crop_least, config.crop_most, config.ratio, generator)
-    seen = jitter(seen, config, generator).contiguous(memory_format=torch.channels_last)
+    return relit(crop(pixels, config.crop_least, config.crop_most, config.ratio, generator), config, generator)
+
+
+def relit(pixels: Float[Tensor, "M 3 H W"], config: ViewConfig, generator: torch.Generator) -> Float[Tensor, "M 3 H W"]:
+    """Each picture as another camera would have taken it in other light: everything is where it was.
+
+    Args:
+        pixels: Normalised, -1 … 1.
+        config: How far from it; crops are left out.
+        generator: Draws everything.
+
+    Returns:
+        As `view`.
+    """
+    seen = jitter(pixels, config, generator).contiguous(memory_format=torch.channels_last)
     share = config.blur * _uniform(len(seen), 0.0, 1.0, generator)
     seen = torch.lerp(seen, _blurred(seen), share)
     noise = torch.randn(seen.shape, generator=generator, dtype=seen.dtype)

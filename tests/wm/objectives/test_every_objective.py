@@ -16,15 +16,16 @@ import torch
 import wm.fit
 from wm.checkpoint import load_tensors
 from wm.datasets.windows import WindowIndex
-from wm.encoders.base import fingerprint
+from wm.encoders.base import fingerprint, normalise
 from wm.encoders.tiny import TinyEncoder
 from wm.fit import FitConfig
 from wm.logs import LogWindows
 from wm.objectives import OBJECTIVES
+from wm.objectives.acjepa import AcjepaConfig
 from wm.objectives.base import Moment, ObjectiveConfig, Pictures, Source
 from wm.objectives.monitors import Watched
 from wm.objectives.vicreg import VicregConfig
-from wm.objectives.views import ViewConfig
+from wm.objectives.views import ViewConfig, relit
 from wm.pretrain import pretrain
 
 SCHEDULE = FitConfig(steps=20, batch=8, learning_rate=1e-3, warmup=3, log_every=2, checkpoint_every=6)
@@ -148,3 +149,29 @@ def test_temporal_positives_are_of_two_frames(windows: LogWindows, square_encode
         objective.loss(of, Moment(0, 9, torch.Generator().manual_seed(0)))[0].item() for of in (first, batch)
     )
     assert same < 1e-6 < 1e-4 < neighbours
+
+
+def test_in_light_of_their_own_frames_are_known_by_what_is_in_them(
+    tmp_path: Path, pushed_square: Callable[..., LogWindows], square_encoder: Callable[[], TinyEncoder]
+) -> None:
+    windows = pushed_square(proprio=True)
+    frames = normalise(windows.draw(np.random.default_rng(1), 32).observations[:, 0])
+    schedule, told = FitConfig(steps=250, batch=16, learning_rate=2e-3, warmup=20, log_every=50), dict[bool, float]()
+    for light in (False, True):
+        config = AcjepaConfig(light=light)
+        torch.manual_seed(0)
+        objective = config.build(square_encoder(), windows)
+        wm.fit.fit(
+            objective,
+            lambda rng, generator, of=objective: of.loss(windows.draw(rng, 16), Moment(0, 250, generator)),
+            schedule,
+            tmp_path / str(light),
+            "pretrain",
+        )
+        with torch.no_grad():
+            usual, other = (
+                objective.embed(objective.tokens(seen))
+                for seen in (frames, relit(frames, ViewConfig(noise=0.0, blur=0.0), torch.Generator().manual_seed(2)))
+            )
+        told[light] = ((usual - other).square().mean() / usual.var(0).mean()).item()
+    assert told[True] < 0.5 * told[False]

@@ -31,6 +31,7 @@ def test_only_acjepa_takes_actions_and_its_runs_keep_their_keys() -> None:
     assert [config.name for config in OBJECTIVES.values() if config.actions] == ["acjepa"]
     keys = {"form", "history", "width", "hidden", "depth", "regulariser", "segment"}
     assert AcjepaConfig().identity().keys() == keys and AcjepaConfig().rate == 2e-3
+    assert AcjepaConfig(light=True).identity() == AcjepaConfig().identity() | {"light": True}
     assert config_for(None) == AcjepaConfig() and config_for(10.0).form == "strokes"
 
 

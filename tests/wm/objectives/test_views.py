@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wm.objectives.views import ViewConfig, crop, jitter, view
+from wm.objectives.views import ViewConfig, crop, jitter, relit, view
 
 STILL = ViewConfig(
     crop_least=1.0, ratio=1.0, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, blur=0.0, noise=0.0
@@ -34,6 +34,16 @@ def test_every_picture_of_a_batch_gets_its_own_view() -> None:
 def test_a_view_that_changes_nothing_is_the_picture() -> None:
     x = pictures()
     assert torch.allclose(view(x, STILL, draws()), x, atol=1e-5)
+
+
+def test_other_light_leaves_things_where_they_are() -> None:
+    x = torch.full((30, 3, 24, 24), -0.5)
+    x[:, :, 8:16, 4:12] = 0.4
+    seen = relit(x, ViewConfig(crop_least=0.2, ratio=2.0, noise=0.0), draws())
+    outside, inside = seen[:, :, :5].mean((1, 2, 3)), seen[:, :, 11:13, 7:9].mean((1, 2, 3))
+    middle = (outside + inside)[:, None, None] / 2
+    assert torch.equal(seen.mean(1) > middle, x.mean(1) > -0.05)
+    assert inside.std() > 0.05
 
 
 @pytest.mark.parametrize("share", [0.25, 0.6])
