@@ -14,6 +14,11 @@ STUDY := OMP_NUM_THREADS=1 $(PY) -m wm.experiments.studies
 LOCKED := $(VENV)/.locked
 READY := $(VENV)/.ready
 
+# What `make bench` compares: searches of the compact model by success, and of the patch model by final energy.
+SEARCHES := cem-300x30,cem-100x10,icem,think-fast,think-auto,mppi-128x6,log-mppi-64x2,predictive-sampling-128x6,$\
+	gradient-4x8,gradient-2x5,gradient+cem-64x2-2x4,lbfgs-2x12-p16,cma-es-32x5
+PATCH_SEARCHES := think-fast,lbfgs-2x12-p16,lbfgs-2x30-p16
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup demo test lint format typecheck quick-bars bench mutants studies model clean
@@ -49,11 +54,21 @@ quick-bars: $(READY) ## Check that the shipped model still reaches its goals (20
 	OMP_NUM_THREADS=1 $(VENV)/bin/wm eval --env pusht --model pusht --planner icem --episodes 20 --seed 1000 \
 		--out build/quick-eval --min-success 0.8 --no-baselines
 
-# A study that misses a bar exits with 1; its figures are on the page all the same.
-bench: $(READY) ## Measure speed (an hour, with nothing else running); results go to bench/, their tables to docs/benchmarks.md
+# A study that misses a bar exits with 1; its figures are on the page all the same. Rivals run their own code where a folder
+# with it is named (make bench DINO_WM=DIR STABLE_WORLDMODEL=DIR LEWM=DIR), else a loop of ours that does what theirs does.
+# Success and energies keep what has been played and go on from there.
+bench: $(READY) ## Measure speed (some hours, with nothing else running); results go to bench/, their tables to docs/benchmarks.md
 	$(VENV)/bin/wm bench --out bench
 	$(PY) -m wm.experiments.studies.deadline --out bench/deadline.json || test $$? -eq 1
 	$(PY) -m wm.experiments.studies.scaling --out bench/scaling.json || test $$? -eq 1
+	$(PY) -m wm.experiments.studies.rival_cem --samples 32 --out bench/rival_cem.json \
+		$(if $(DINO_WM),--rival $(DINO_WM)) || test $$? -eq 1
+	$(PY) -m wm.experiments.studies.rival_cem_lewm --out bench/rival_cem_lewm.json \
+		$(if $(STABLE_WORLDMODEL),--rival $(STABLE_WORLDMODEL) --rival-model $(LEWM)) || test $$? -eq 1
+	$(PY) -m wm.experiments.studies.success_curve --settings $(SEARCHES) --episodes 300 --seed 1020 --workers 1 \
+		--out bench/success_curve
+	$(PY) -m wm.experiments.studies.same_energy --model pusht-patch --problems 20 --seed 9 --threads 2 \
+		--settings $(PATCH_SEARCHES) --out bench/same_energy.json || test $$? -eq 1
 	$(PY) -m wm.experiments.report.benchmarks --bench bench --docs docs
 
 mutants: $(READY) ## Delete the guards one at a time; each time a test must fail (hours; goes on where it was stopped)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from wm.experiments.episode_log import Record
+from wm.experiments.report.figures import png
 from wm.experiments.worlds.base import Panel, World
 from wm.experiments.worlds.tasks import picture
 
@@ -41,7 +40,7 @@ def failures_png(records: Sequence[Record], env: Any, world: World) -> bytes:
         states = [np.array(s) for s in (record.start, record.goal, record.end)]
         axis.imshow(np.concatenate([_framed(picture(env, state)) for state in states], axis=1))
         axis.set_title(f"{record.index}: {world.failure_note(record)}", fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def summary_png(records: Sequence[Record], budget: int, world: World) -> bytes:
@@ -52,7 +51,7 @@ def summary_png(records: Sequence[Record], budget: int, world: World) -> bytes:
     _histogram(axes[0], records, budget)
     for axis, panel in zip(axes[1:], panels, strict=True):
         _scatter(axis, panel, np.array([record.reached for record in records]))
-    return _png(figure)
+    return png(figure)
 
 
 def _histogram(axis: Axes, records: Sequence[Record], budget: int) -> None:
@@ -76,10 +75,3 @@ def _scatter(axis: Axes, panel: Panel, reached: np.ndarray) -> None:
 
 def _framed(image: np.ndarray) -> np.ndarray:
     return np.pad(image, ((0, 0), (2, 2), (0, 0)), constant_values=255)
-
-
-def _png(figure: Figure) -> bytes:
-    FigureCanvasAgg(figure)
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=110, metadata={"Software": None})
-    return data.getvalue()

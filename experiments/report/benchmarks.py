@@ -7,7 +7,6 @@ Nothing is measured here; what a folder lacks is left out.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,11 +15,11 @@ from typing import Annotated, Any
 
 import typer
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from wm.errors import BadInputError
 from wm.experiments.atomic import write_files
+from wm.experiments.report.figures import png
 from wm.experiments.studies import same_energy
 from wm.experiments.studies.launch import launch
 from wm.experiments.studies.success_numbers import EQUAL, FASTER
@@ -61,7 +60,12 @@ def write(bench: Path, docs: Path) -> Path:
     Raises:
         BadInputError: the folder holds no result, a file in it cannot be read, or ``docs`` cannot be written.
     """
-    lines = ["# Benchmarks", "", "Made by `make bench` from the files of `bench/`; nothing else ran meanwhile.", ""]
+    lines = [
+        "# Benchmarks",
+        "",
+        "Made from the files of `bench/` by the commands beside them, which want an otherwise idle machine.",
+        "",
+    ]
     files, found = dict[Path, bytes](), False
     for section in SECTIONS:
         path = bench / section.file
@@ -189,9 +193,9 @@ def _scaling(result: Result) -> list[str]:
         rows.append([f"{row['predictor']}, {_varied(row)}", *sizes, *figures])
     lines = _machine(
         result,
-        f"Medians of {result['runs']}, in turn with a product of two square fp32 matrices, the fastest of several "
-        "sizes and of the libraries at hand; the last column is the rollout's arithmetic over its time and over that "
-        "product's rate.",
+        f"Medians of {result['runs']}, in turn with a series of products of square fp32 matrices, the fastest of "
+        "several sizes and of the libraries at hand; the last column is the rollout's arithmetic over its time and "
+        "over that product's rate.",
     )
     columns = [
         "predictor, varied",
@@ -227,10 +231,7 @@ def scaling_png(result: Result) -> bytes:
     for axis in (left, right):
         axis.grid(alpha=0.3)
         axis.legend(frameon=False)
-    data = io.BytesIO()
-    FigureCanvasAgg(figure)
-    figure.savefig(data, format="png", dpi=110, metadata={"Software": None})
-    return data.getvalue()
+    return png(figure)
 
 
 def _line(axis: Axes, rows: Sequence[Result], name: str, colour: str) -> None:
@@ -253,7 +254,7 @@ def _success(result: Result) -> list[str]:
         interval = f"{100 * low:.1f} to {100 * high:.1f}"
         cells = [name, str(row["episodes"]), f"{100 * row['success']:.1f}", interval, difference]
         rows.append([*cells, f"{row['plan_ms_p50']:.1f}", faster])
-    lines = [f"{result['workers']} episodes at once, each on one thread; the quickest first."]
+    lines = [f"Episodes at once, each on one thread: {result['workers']}. The quickest search first."]
     good = result["answers"]["as_good_and_faster"]
     if good is not None:
         lines[0] += f" Within {100 * EQUAL:g} points of CEM 300×30 at 1/{FASTER:g} of its time: {_listed(good)}."

@@ -15,6 +15,11 @@ def tidied_png(figure: Figure) -> bytes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.title.set_fontweight("bold")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    return png(figure)
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG, as it is."""
     FigureCanvasAgg(figure)
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=110, metadata={"Software": None})

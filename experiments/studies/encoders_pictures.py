@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from wm.envs.pusht.env import PushTEnv
 from wm.envs.pusht.shifts import ShiftedPushTEnv
 from wm.experiments.goals import sample_tasks
+from wm.experiments.report.figures import png
 from wm.experiments.studies.encoders_candidates import CONTROLS
 from wm.experiments.studies.encoders_models import BUDGET, FORMS, LOOKS, OFFSET, USUAL
 from wm.experiments.studies.encoders_numbers import Figures, Success
 
-_COLOURS = [f"C{i}" for i in range(10) if i != 7] + ["black"]  # C7 is a grey, as the controls are
+_COLOURS = [f"C{i}" for i in range(10) if i != 7] + ["black", "gold"]  # C7 is a grey, as the controls are
 
 
 def logs_png(found: Mapping[str, Figures]) -> bytes:
@@ -43,7 +42,7 @@ def logs_png(found: Mapping[str, Figures]) -> bytes:
     axis.grid(alpha=0.3)
     if ticks:
         figure.legend(loc="outside right upper")
-    return _png(figure)
+    return png(figure)
 
 
 def shifts_png(found: Mapping[str, Figures], middle: int) -> bytes:
@@ -62,7 +61,7 @@ def shifts_png(found: Mapping[str, Figures], middle: int) -> bytes:
     axis.set_xticks(range(len(names)), names, rotation=25, ha="right")
     if axis.patches:
         axis.legend(ncols=len(LOOKS))
-    return _png(figure)
+    return png(figure)
 
 
 def looks_png(seed: int, strength: float, size: int = 96, count: int = 4) -> bytes:
@@ -80,7 +79,7 @@ def looks_png(seed: int, strength: float, size: int = 96, count: int = 4) -> byt
         for axis in row:
             axis.set(xticks=[], yticks=[])
     figure.suptitle(f"strength of the shifts: {strength:g}; goals within {BUDGET} control steps", fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def _bars(counts: list[Success]) -> tuple[list[float], np.ndarray]:
@@ -88,10 +87,3 @@ def _bars(counts: list[Success]) -> tuple[list[float], np.ndarray]:
     rates = [100 * count.rate for count in counts]
     ends = 100 * np.array([count.interval for count in counts])
     return rates, np.abs(ends.T - np.array(rates))
-
-
-def _png(figure: Figure) -> bytes:
-    data = io.BytesIO()
-    FigureCanvasAgg(figure)
-    figure.savefig(data, format="png", dpi=110, metadata={"Software": None})
-    return data.getvalue()

@@ -72,9 +72,10 @@ def _head(study: Study, plan: Plan, goals: Goals) -> list[str]:
     return [
         "# Encoders, compared by what a robot can do with them",
         "",
-        "Each of the [laboratory](../laboratory.md)'s objectives and three controls: the same network with random",
-        "weights, raw pixels (averaged down to 32 × 32, cut into 8 × 8 patches), and a public network trained on",
-        "ImageNet. On every encoder the same world model is trained, its state head in closed form. It plays the same",
+        "Each of the [laboratory](../laboratory.md)'s objectives (`acjepa-light`: on frames in light of",
+        "their own) and three controls: the same network with random weights, raw pixels (averaged down to",
+        "32 × 32, cut into 8 × 8 patches), and a public network trained on ImageNet. On every",
+        "encoder the same world model is trained, its state head in closed form. It plays the same",
         f"{goals.count} held-out goals ({kind} seed {goals.seed}), {OFFSET} control steps ahead, in at most {BUDGET}.",
         f"Encoders of ours: {study.pretrain_steps:,} steps of {BATCH} samples, tokens of {WIDTH} numbers, on",
         f"{by}, {study.pretrain_episodes:,} episodes of each store; world models: {study.train_steps:,} steps.",

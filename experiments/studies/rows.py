@@ -13,7 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.progress import TimeRemainingColumn as Remaining
 
 from wm.errors import BadInputError
-from wm.experiments.run_folder import claim
+from wm.experiments.run_folder import CONFIG_FILE, claim
+
+EPISODES = "episodes.jsonl"
+"""The file in a folder of rows, where it has no other name."""
 
 
 class Rows:
@@ -55,13 +58,15 @@ class Rows:
         return [self.rows[index] for index in range(count) if index in self.rows]
 
 
-def opened(out: Path, config: dict[str, Any], name: str = "episodes.jsonl") -> Rows:
+def opened(out: Path, config: dict[str, Any], name: str = EPISODES) -> Rows:
     """The rows in a study's folder, which is made, or belongs to the same study.
 
     Raises:
         MismatchError: the folder holds another study.
-        BadInputError: it cannot be written.
+        BadInputError: it cannot be written, or holds rows of which nothing says what they are of.
     """
+    if (out / name).exists() and not (out / CONFIG_FILE).exists():
+        raise BadInputError(f"{out / name}: expected {CONFIG_FILE} beside it, there is none; use another --out.")
     claim(out, config)
     return Rows(out / name)
 

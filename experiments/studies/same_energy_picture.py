@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from wm.experiments.report.figures import png
 from wm.experiments.studies.same_energy_numbers import FASTER, Plans
 
 POINTS = 300
@@ -45,10 +44,7 @@ def energy_png(reference: str, plans: Mapping[str, Plans], table: Mapping[str, M
     axis.yaxis.set_minor_formatter(NullFormatter())
     axis.grid(alpha=0.3)
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
-    data = io.BytesIO()
-    FigureCanvasAgg(figure)
-    figure.savefig(data, format="png", dpi=110, metadata={"Software": None})
-    return data.getvalue()
+    return png(figure)
 
 
 def course(plans: Plans, reference: Plans, times: Sequence[float] | np.ndarray) -> np.ndarray:

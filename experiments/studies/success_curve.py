@@ -11,7 +11,6 @@ so the study can be run in parts; each part's end writes the table of all that i
 from __future__ import annotations
 
 import functools
-import io
 import multiprocessing
 import os
 import signal
@@ -22,7 +21,6 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -33,6 +31,7 @@ from wm.experiments.episode import EARLIER_WEIGHT, ROBOT_WEIGHT, Outcome, Task, 
 from wm.experiments.evaluate import planner_settings
 from wm.experiments.goals import sample_tasks
 from wm.experiments.play import Player, Setting
+from wm.experiments.report.figures import png
 from wm.experiments.run_folder import claim
 from wm.experiments.studies.launch import launch
 from wm.experiments.studies.rows import Rows, opened, progress
@@ -44,6 +43,9 @@ from wm.workers import end_with_parent
 
 OFFSET, BUDGET = 25, 50
 """Control steps from a start to its goal, and that an episode may take."""
+
+LABEL_POINTS, LABEL_TIMES = 0.2, 2.0
+"""A label goes higher for every point before it that is as near: in points of success, and by the factor in time."""
 
 WIDTH = 130
 """Characters that the printed table needs at least."""
@@ -167,7 +169,8 @@ def curve_png(table: Mapping[str, Mapping[str, Any]], auto: Episodes) -> bytes:
     """Left success against milliseconds a plan; right what `AUTO` spent on a plan against the goal's energy."""
     figure = Figure(figsize=(14, 6.4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[2, 1])
-    for name, row in table.items():
+    labelled = list[tuple[float, float]]()
+    for name, row in sorted(table.items(), key=lambda item: item[1]["plan_ms_p50"]):
         if name == ORACLE:
             continue
         success, (low, high) = 100 * row["success"], row["success_ci95"]
@@ -175,7 +178,10 @@ def curve_png(table: Mapping[str, Mapping[str, Any]], auto: Episodes) -> bytes:
         special = name == REFERENCE or name.startswith("think")
         colour = "tab:red" if name == REFERENCE else "tab:blue" if special else "0.55"
         left.errorbar(row["plan_ms_p50"], success, yerr=bar, fmt="o", color=colour, elinewidth=0.6, alpha=0.9)
-        left.annotate(name, (row["plan_ms_p50"], success), (4, 3), textcoords="offset points", fontsize=7, color=colour)
+        point = row["plan_ms_p50"], success
+        near = sum(abs(y - success) < LABEL_POINTS and x < point[0] < LABEL_TIMES * x for x, y in labelled)
+        labelled.append(point)
+        left.annotate(name, point, (4, 3 + 8 * near), textcoords="offset points", fontsize=7, color=colour)
     left.set(xscale="log", xlabel="ms a plan (median)", ylabel="success [%]", title="success against planning time")
     left.grid(alpha=0.3)
     energies = [energy for row in auto for energy in row["goal_energy"]]
@@ -183,10 +189,7 @@ def curve_png(table: Mapping[str, Mapping[str, Any]], auto: Episodes) -> bytes:
     right.plot(energies, spent, ".", alpha=0.4)
     right.set(xlabel="goal's energy before the plan", ylabel="candidates", title=f"what {AUTO} spends on a plan")
     right.grid(alpha=0.3)
-    data = io.BytesIO()
-    FigureCanvasAgg(figure)
-    figure.savefig(data, format="png", dpi=110)
-    return data.getvalue()
+    return png(figure)
 
 
 def printed(result: Mapping[str, Any]) -> Table:

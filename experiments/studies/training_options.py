@@ -25,11 +25,14 @@ from wm.correct import CorrectConfig
 from wm.errors import UnknownNameError
 from wm.experiments import correct, refine, train
 from wm.experiments.atomic import write_json
+from wm.experiments.interval import paired_difference
 from wm.experiments.play import Setting
 from wm.experiments.recorder import Play
-from wm.experiments.studies import success_curve
+from wm.experiments.studies import success_curve, training_options_report
 from wm.experiments.studies.launch import launch
+from wm.experiments.studies.rows import EPISODES, Rows
 from wm.experiments.studies.success_settings import chosen
+from wm.experiments.studies.training_options_report import PLAIN
 from wm.fit import FitConfig
 from wm.refine import RefineConfig
 from wm.train import TrainConfig
@@ -56,13 +59,17 @@ class Option:
 
 
 OPTIONS: Mapping[str, Option] = {
-    "none": Option(),
+    PLAIN: Option(),
     "straightening": Option(straightening=0.05),
     "inverse": Option(inverse=0.02),
     "adversarial": Option(adversarial=0.05),
     "longer": Option(extra="log"),
     "online": Option(extra="online"),
 }
+
+
+CONTROLS: Mapping[str, str] = {"online": "longer"}
+"""What an option is compared with beside the plain training."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ def made(name: str, data: Path, draft: Path, out: Path, budget: Budget) -> Path:
     refined = _refined(option, data, draft, out / (f"refined-{name}" if shaped else "refined"), budget)
     if not option.extra:
         return _trained(option, data, refined, out / name, budget)
-    base = _trained(Option(), data, refined, out / "none", budget)
+    base = _trained(Option(), data, refined, out / PLAIN, budget)
     share = 0.5 if option.extra == "online" else SMALLEST_SHARE
     schedule = FitConfig(budget.extra_steps, budget.batch, 3e-4, weight_decay=1e-5, seed=budget.seed)
     play = Play(budget.played if option.extra == "online" else 1, seed=budget.seed)
@@ -163,7 +170,22 @@ def run(
         result = {"study": "training_options", "seed": seed, "episodes": episodes, "rows": rows}
         result |= {"options": {each: vars(OPTIONS[each]) for each in names}, "budget": vars(budget)}
         write_json(out / "training_options.json", result)
+    if PLAIN in names:  # then all of them have played the same goals
+        result["rows"] = [_beside(out, row, episodes) for row in rows]
+        write_json(out / "training_options.json", result)
     return result
+
+
+def _beside(out: Path, row: dict[str, Any], episodes: int) -> dict[str, Any]:
+    """A row with its differences to the others that it is to be compared with, on the same goals."""
+    found = dict[str, Any]()
+    for other in {PLAIN, CONTROLS.get(row["option"], PLAIN)} - {row["option"]}:
+        folders = [out / each / "play" / row["search"] / EPISODES for each in (row["option"], other)]
+        if all(folder.exists() for folder in folders):
+            first, second = ([bool(each["reached"]) for each in Rows(folder).first(episodes)] for folder in folders)
+            difference, interval = paired_difference(first, second)
+            found[other] = {"difference": difference, "ci95": list(interval)}
+    return row | ({"beside": found} if found else {})
 
 
 def printed(result: Mapping[str, Any]) -> Table:
@@ -190,12 +212,14 @@ def main(
     episodes: Annotated[int, typer.Option(help="Goals of each option and search.", min=1)] = 200,
     seed: Annotated[int, typer.Option(help="Of the goals; below 1000 for the final look.", min=0)] = 1040,
     workers: Annotated[int, typer.Option(help="Processes that play.", min=1)] = 1,
+    docs: Annotated[Path, typer.Option(help="Folder of the page and its picture.")] = Path("docs/studies"),
 ) -> None:
     """Train every option shortly, and measure success under several searches."""
     torch.set_num_threads(1)
     names = list(dict.fromkeys(part.strip() for part in options.split(",")))
     result = run(names, chosen(searches), data, draft, out, Budget(), episodes, seed, workers)
     Console(width=max(150, Console().width)).print(printed(result))
+    print(training_options_report.write(result, docs))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 
 from tests.experiments.place import Place, tiny_model
+from wm.errors import MismatchError
 from wm.experiments.studies import deadline, scaling
 from wm.experiments.studies.deadline import Replan
 from wm.experiments.studies.launch import launch
@@ -119,6 +120,29 @@ def test_scaling(place: Place, tmp_path: Path) -> None:
     assert scaling.achieved(result) == rows[5]["of_gemm"] and rows[5]["candidates"] == 300
     assert scaling.achieved({"rows": rows[:5]}) is None
     assert "of product" in printed(scaling.shown(result))
+
+
+def test_scaling_goes_on_where_it_was(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweeps, out = {"compact": Sweep(Point(6, threads=1), {"candidates": (2, 4, 6)})}, tmp_path / "scaling.json"
+    measured, sizes = scaling.measured, list[float]()
+
+    def once(rolled: Any, *arguments: Any) -> dict[str, float]:
+        if len(sizes) == 2:
+            raise KeyboardInterrupt
+        sizes.append(rolled[1])
+        return measured(rolled, *arguments)
+
+    monkeypatch.setattr(scaling, "measured", once)
+    with pytest.raises(KeyboardInterrupt):
+        scaling.run(str(place.model), sweeps, out, runs=2, squares=(8, 16))
+    assert not out.exists() and (tmp_path / "scaling.json.part").exists()
+    monkeypatch.setattr(scaling, "measured", measured)
+    with pytest.raises(MismatchError, match="seed"):
+        scaling.run(str(place.model), sweeps, out, runs=2, squares=(8, 16), seed=1)
+    rows = scaling.run(str(place.model), sweeps, out, runs=2, squares=(8, 16))["rows"]
+    assert [row["candidates"] for row in rows] == [2, 4, 6]
+    assert [row["gflop"] for row in rows[:2]] == sizes
+    assert out.exists() and not (tmp_path / "scaling.json.part").exists()
 
 
 def test_arithmetic_of_a_compact_rollout() -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.experiments.place import Place
 from wm.errors import UnknownNameError
-from wm.experiments.studies import success_curve, training_options
+from wm.experiments.studies import success_curve, training_options, training_options_report
 from wm.experiments.studies.training_options import OPTIONS, Budget
 
 BUDGET = Budget(refine_steps=3, predictor_steps=4, extra_steps=5, played=6, seed=2)
@@ -85,7 +86,25 @@ def test_the_table_has_every_option_under_every_search(trained: list[tuple[str, 
     rows = [(row["option"], row["search"], row["episodes"]) for row in result["rows"]]
     assert rows == [(o, s, 1) for o in ("none", "adversarial") for s in ("think-fast", "think-1")]
     written = json.loads((tmp_path / "out" / "training_options.json").read_text())
+    beside = [row.get("beside") for row in result["rows"]]
+    assert beside[:2] == [None, None]
+    assert all(each.keys() == {"none"} and each["none"]["difference"] == 0 for each in beside[2:])  # one model plays
+    page = training_options_report.write(result, tmp_path / "docs").read_text()
+    assert all(f"| {option} | " in page and f"- {option}: " in page for option in ("none", "adversarial"))
+    assert (
+        "`wm train --adversarial 0.05`" in page and "+0.0 (" in page and "for development" in page and "**" not in page
+    )
+    with Image.open(tmp_path / "docs" / training_options_report.PICTURE) as image:
+        assert image.width > 500
     assert written == json.loads(json.dumps(result)) and written["budget"]["extra_steps"] == 5
     assert training_options.printed(result).row_count == 2
+    result["rows"][2]["beside"]["none"] |= {"difference": -0.2, "ci95": [-0.3, -0.1]}
+    result["rows"][3]["beside"]["longer"] = {"difference": 0.1, "ci95": [-0.1, 0.3]}
+    page = training_options_report.write(result, tmp_path / "docs").read_text()
+    assert "Better than `none` by more than its interval: none of them. Worse: adversarial (think-fast)." in page
+    assert ", **-20.0 (-30.0 to -10.0)** |" in page
+    assert "`adversarial` beside `longer`, points: think-1 +10.0 (-10.0 to +30.0)." in page
+    alone = training_options.run(["adversarial"], *arguments)
+    assert not any("beside" in row for row in alone["rows"])  # who knows what the others played
     with pytest.raises(UnknownNameError, match="option of the training 'inverted'. Did you mean 'inverse'"):
         training_options.run(["inverted"], *arguments)
