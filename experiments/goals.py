@@ -5,6 +5,14 @@ from __future__ import annotations
 from wm.experiments.episode import Task
 from wm.experiments.worlds import find_world
 
+DEVELOPMENT = 1000
+"""Seeds of goals from here on are for development: settings are chosen on them, and never on those below."""
+
+
+def purpose(seed: int) -> str:
+    """Of goals drawn from a seed: ``development`` or ``test``."""
+    return "development" if seed >= DEVELOPMENT else "test"
+
 
 def sample_tasks(
     env_name: str,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from wm.experiments.atomic import write_files
+from wm.experiments.goals import purpose
 from wm.experiments.report.benchmarks import markdown
 from wm.experiments.studies.encoders_candidates import BATCH, CONTROLS, NEED_LOGS, RATE_FRAMES, RATE_RUNS, WIDTH, Study
 from wm.experiments.studies.encoders_models import BUDGET, FORMS, LOOKS, OFFSET, USUAL, Goals, Plan
@@ -64,7 +65,6 @@ def _head(study: Study, plan: Plan, goals: Goals) -> list[str]:
     options: dict[str, object] = {"seeds": _listed(plan.seeds), "episodes": _listed(plan.episodes)}
     options |= {"middle": plan.middle, "form": ",".join(plan.forms)}
     options |= {"evaluate": goals.count, "seed": goals.seed, "strength": goals.strength}
-    kind = "test" if goals.seed < 1000 else "development"
     by = "frames of push-T's logs"
     if study.frames:
         stores = ", ".join(path.name for path in study.frames)
@@ -76,9 +76,10 @@ def _head(study: Study, plan: Plan, goals: Goals) -> list[str]:
         "their own) and three controls: the same network with random weights, raw pixels (averaged down to",
         "32 × 32, cut into 8 × 8 patches), and a public network trained on ImageNet. On every",
         "encoder the same world model is trained, its state head in closed form. It plays the same",
-        f"{goals.count} held-out goals ({kind} seed {goals.seed}), {OFFSET} control steps ahead, in at most {BUDGET}.",
-        f"Encoders of ours: {study.pretrain_steps:,} steps of {BATCH} samples, tokens of {WIDTH} numbers, on",
-        f"{by}, {study.pretrain_episodes:,} episodes of each store; world models: {study.train_steps:,} steps.",
+        f"{goals.count} held-out goals ({purpose(goals.seed)} seed {goals.seed}), {OFFSET} control steps ahead, in",
+        f"at most {BUDGET}. Encoders of ours: {study.pretrain_steps:,} steps of {BATCH} samples, tokens of {WIDTH}",
+        f"numbers, on {by},",
+        f"{study.pretrain_episodes:,} episodes of each store; world models: {study.train_steps:,} steps.",
         "Success rates have 95 % intervals: of one training seed Wilson's; of several, which play the same goals, a",
         f"bootstrap's that draws goals and seeds anew ({RESAMPLES:,} times; of few seeds it is rough), but where all",
         "or none were reached Wilson's of as many trials as there are goals. Made of what is there by",

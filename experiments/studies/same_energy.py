@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,17 +32,16 @@ from wm.errors import BadInputError
 from wm.experiments.atomic import write_files, write_json
 from wm.experiments.controllers import Mind, make_controller
 from wm.experiments.episode import Controller, Task
-from wm.experiments.evaluate import planner_settings
 from wm.experiments.goals import sample_tasks
 from wm.experiments.play import Player, Setting
 from wm.experiments.run_folder import claim
 from wm.experiments.studies.launch import launch
 from wm.experiments.studies.race import machine
-from wm.experiments.studies.rows import Rows, opened, progress
+from wm.experiments.studies.rows import Rows, progress
 from wm.experiments.studies.same_energy_numbers import FASTER, met, numbers
 from wm.experiments.studies.same_energy_picture import energy_png
 from wm.experiments.studies.success_curve import BUDGET, OFFSET
-from wm.experiments.studies.success_settings import ORACLE, SETTINGS, Maker, chosen, plain_cem
+from wm.experiments.studies.success_settings import ORACLE, SETTINGS, Maker, chosen, kept, plain_cem
 from wm.types import Trajectory
 
 DEFAULT = ("think-auto", "think-fast", "icem", *(n for n in SETTINGS if n.startswith(("gradient", "lbfgs"))))
@@ -51,6 +50,8 @@ DEFAULT = ("think-auto", "think-fast", "icem", *(n for n in SETTINGS if n.starts
 WARM_UP = ("think-fast", "gradient-2x5")
 """Begun once before anything is timed, so that no search pays for what libraries set up."""
 
+PLANS = "plans.jsonl"
+"""The file of a search's plans."""
 
 WIDTH = 160
 """Characters that the printed table needs at least."""
@@ -108,9 +109,11 @@ def run(
     }
     folder = out.with_suffix("")
     claim(folder, config)
-    kept = _kept(folder, player, makers, asked)  # refused before anything is planned
-    _plan_missing(player, tasks, makers, {name: kept[name] for name in asked})
-    plans = {name: rows.first(problems) for name, rows in _kept(folder, player, makers).items()}
+    frameskip = player.model.spec.frameskip
+    planned = kept(folder, makers, frameskip, asked, PLANS)  # refused before anything is planned
+    _plan_missing(player, tasks, makers, {name: planned[name] for name in asked})
+    found = kept(folder, makers, frameskip, file=PLANS)
+    plans = {name: rows.first(problems) for name, rows in found.items()}
     table = {n: numbers(found, plans[reference]) for n, found in plans.items() if found and n != reference}
     result = config | {
         "model": model_name,
@@ -125,15 +128,6 @@ def run(
     write_files({out.with_suffix(".png"): energy_png(reference, plans, table)})
     write_json(out, result)
     return result
-
-
-def _kept(out: Path, player: Player, makers: Mapping[str, Maker], names: Collection[str] = ()) -> dict[str, Rows]:
-    """Rows of the searches that are named, and of all others that there are rows of."""
-    made = {n: make(player.model.spec.frameskip) for n, make in makers.items() if n in names or (out / n).exists()}
-    return {
-        name: opened(out / name, {"setting": name, "planner": planner_settings(mpc)}, "plans.jsonl")
-        for name, mpc in made.items()
-    }
 
 
 def _plan_missing(player: Player, tasks: Sequence[Task], makers: Mapping[str, Maker], rows: Mapping[str, Rows]) -> None:

@@ -28,15 +28,14 @@ from rich.table import Table
 from wm.encoders.base import fingerprint
 from wm.experiments.atomic import write_files, write_json
 from wm.experiments.episode import EARLIER_WEIGHT, ROBOT_WEIGHT, Outcome, Task, goal_distance
-from wm.experiments.evaluate import planner_settings
 from wm.experiments.goals import sample_tasks
 from wm.experiments.play import Player, Setting
 from wm.experiments.report.figures import png
 from wm.experiments.run_folder import claim
 from wm.experiments.studies.launch import launch
-from wm.experiments.studies.rows import Rows, opened, progress
+from wm.experiments.studies.rows import progress
 from wm.experiments.studies.success_numbers import AUTO, Episodes, answers, numbers
-from wm.experiments.studies.success_settings import ORACLE, REFERENCE, SETTINGS, chosen
+from wm.experiments.studies.success_settings import ORACLE, REFERENCE, SETTINGS, chosen, kept
 from wm.experiments.worlds.pusht_oracle import embed
 from wm.types import Trajectory
 from wm.workers import end_with_parent
@@ -72,27 +71,22 @@ def run(
         "workers": workers,
     }
     claim(out, config)
-    kept = _kept(out, player, names)  # refused before anything is played
+    frameskip = player.model.spec.frameskip
+    played = kept(out, SETTINGS, frameskip, names)  # refused before anything is played
     for name in names:
-        rows = kept[name]
+        rows = played[name]
         missing = [(index, tasks[index]) for index in rows.missing(episodes)]
         with progress(name, episodes, episodes - len(missing)) as (bar, task):
             for row in _play_all(setting, name, missing, workers):
                 rows.append(row)
                 bar.update(task, advance=1, note=f"{sum(r['reached'] for r in rows.first(episodes))} reached")
-    rows_of = {name: found for name, rows in _kept(out, player).items() if (found := rows.first(episodes))}
+    rows_of = {name: found for name, rows in kept(out, SETTINGS, frameskip).items() if (found := rows.first(episodes))}
     reference = rows_of.get(REFERENCE, [])
     table = {name: numbers(found, reference) for name, found in rows_of.items()}
     result = config | {"episodes": episodes, "settings": table, "answers": answers(table, rows_of)}
     write_files({out / "success_curve.png": curve_png(table, rows_of.get(AUTO, []))})
     write_json(out / "success_curve.json", result)
     return result
-
-
-def _kept(out: Path, player: Player, names: Sequence[str] = ()) -> dict[str, Rows]:
-    """Rows of the settings that are named, and of all others that there are rows of."""
-    made = {n: make(player.model.spec.frameskip) for n, make in SETTINGS.items() if n in names or (out / n).exists()}
-    return {name: opened(out / name, {"setting": name, "planner": planner_settings(mpc)}) for name, mpc in made.items()}
 
 
 def _play_all(setting: Setting, name: str, tasks: Sequence[tuple[int, Task]], workers: int) -> Iterator[dict[str, Any]]:

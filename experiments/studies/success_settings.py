@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from wm.errors import UnknownNameError
 from wm.experiments.assemble import PLANNING, make_mpc
+from wm.experiments.evaluate import planner_settings
+from wm.experiments.studies.rows import EPISODES, Rows, opened
 from wm.planners.adaptive_icem import AdaptiveICEM
 from wm.planners.base import Solver
 from wm.planners.cem import CEM
@@ -148,3 +151,23 @@ def chosen(text: str | None) -> Sequence[str]:
         if name not in SETTINGS:
             raise UnknownNameError("setting", name, SETTINGS)
     return names
+
+
+def kept(
+    out: Path, makers: Mapping[str, Maker], frameskip: int, names: Collection[str] = (), file: str = EPISODES
+) -> dict[str, Rows]:
+    """Rows of the searches that are named, and of all others that there are rows of, each in a folder of its name.
+
+    Args:
+        out: Of the study.
+        makers: The searches, by name.
+        frameskip: Control steps per latent step.
+        names: Searches whose folders are made where they lack.
+        file: Of a search's rows.
+
+    Raises:
+        MismatchError, BadInputError: as `wm.experiments.studies.rows.opened`; a search has been defined anew since.
+    """
+    made = {name: make(frameskip) for name, make in makers.items() if name in names or (out / name).exists()}
+    about = {name: {"setting": name, "planner": planner_settings(mpc)} for name, mpc in made.items()}
+    return {name: opened(out / name, config, file) for name, config in about.items()}

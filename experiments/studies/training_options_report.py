@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from wm.experiments.atomic import write_files
+from wm.experiments.goals import purpose
 from wm.experiments.report.benchmarks import markdown
 from wm.experiments.report.figures import png
 from wm.experiments.studies.success_curve import BUDGET, OFFSET
@@ -17,9 +18,6 @@ PAGE, PICTURE = "training-options.md", "training-options.png"
 
 PLAIN = "none"
 """The training that the others are compared with."""
-
-DEVELOPMENT = 1000
-"""Seeds of goals from here on are for development."""
 
 Result = Mapping[str, Any]
 Cells = Mapping[tuple[str, str], Mapping[str, Any]]
@@ -50,8 +48,8 @@ def _lines(result: Result) -> list[str]:
         "`runs/model` is what `make model` makes. Every option is trained from the same draft and logs with the same "
         f"seed, far shorter than the shipped model: {budget['refine_steps']} steps of refining, "
         f"{budget['predictor_steps']} of the predictor on {budget['episodes']} episodes. All then play the same "
-        f"{result['episodes']} goals of push-T (seed {result['seed']}, {_kind(result)}), {OFFSET} control steps ahead, "
-        f"within {BUDGET}.",
+        f"{result['episodes']} goals of push-T (seed {result['seed']}, for {purpose(result['seed'])}), {OFFSET} "
+        f"control steps ahead, within {BUDGET}.",
         "",
         "Success in %, its 95 % interval, and the difference to `none` on the same goals in points with its interval; "
         "bold where that interval does not hold zero.",
@@ -99,10 +97,6 @@ def _controlled(cells: Cells) -> list[str]:
             said = f"{search} {_difference(row['beside'][other])}"
             lines.setdefault(f"`{option}` beside `{other}`, points: ", []).append(said)
     return [line for title, each in lines.items() for line in ("", title + ", ".join(each) + ".")]
-
-
-def _kind(result: Result) -> str:
-    return "for development" if result["seed"] >= DEVELOPMENT else "for the final look"
 
 
 def _apart(cells: Cells, sign: int) -> str:

@@ -114,15 +114,17 @@ class ObjectiveConfig(ABC):
     Attributes:
         name: As in ``--objective``.
         actions: Whether it takes the logged actions.
+        learning_rate: Peak, where it is a setting.
     """
 
     name: ClassVar[str]
     actions: ClassVar[bool] = False
+    learning_rate: float
 
     @property
-    @abstractmethod
     def rate(self) -> float:
         """Peak of the learning rate."""
+        return self.learning_rate
 
     @property
     @abstractmethod

@@ -63,11 +63,6 @@ class DinoConfig(ObjectiveConfig):
     balancing: int = 3
 
     @property
-    def rate(self) -> float:
-        """Peak of the learning rate."""
-        return self.learning_rate
-
-    @property
     def frames(self) -> int:
         """One picture."""
         return 1

@@ -44,11 +44,6 @@ class MaskedConfig(ObjectiveConfig):
     depth: int = 2
     heads: int = 4
 
-    @property
-    def rate(self) -> float:
-        """Peak of the learning rate."""
-        return self.learning_rate
-
     @abstractmethod
     def distance(self, predicted: Float[Tensor, "K D"], target: Float[Tensor, "K D"]) -> Float[Tensor, ""]:
         """What the objective calls close."""

@@ -41,11 +41,6 @@ class MultiViewConfig(ObjectiveConfig):
     view: ViewConfig = field(default_factory=ViewConfig)
 
     @property
-    def rate(self) -> float:
-        """Peak of the learning rate."""
-        return self.learning_rate
-
-    @property
     def frames(self) -> int:
         """Frames in a sample: two where positives are temporal."""
         return 2 if self.positive else 1

@@ -18,6 +18,9 @@ _LUMA = (0.299, 0.587, 0.114)
 _BLUR = (0.05, 0.25, 0.4, 0.25, 0.05)
 """A Gaussian of about one pixel."""
 
+_AT_A_TIME = 32
+"""Pictures: what is made of so many stays in a core's cache."""
+
 
 @dataclass(frozen=True)
 class ViewConfig:
@@ -75,12 +78,24 @@ def relit(pixels: Float[Tensor, "M 3 H W"], config: ViewConfig, generator: torch
     Returns:
         As `view`.
     """
+    field = _field(pixels, generator)
+    return torch.cat([_relit(some, config, field, generator) for some in pixels.split(_AT_A_TIME)])
+
+
+def _relit(pixels: Tensor, config: ViewConfig, field: Tensor, generator: torch.Generator) -> Tensor:
+    m, (height, width) = len(pixels), pixels.shape[2:]
     seen = jitter(pixels, config, generator).contiguous(memory_format=torch.channels_last)
-    share = config.blur * _uniform(len(seen), 0.0, 1.0, generator)
-    seen = torch.lerp(seen, _blurred(seen), share)
-    noise = torch.randn(seen.shape, generator=generator, dtype=seen.dtype)
-    seen = seen + config.noise * _uniform(len(seen), 0.0, 1.0, generator) * noise
-    return seen.clamp(-1.0, 1.0)
+    seen = torch.lerp(seen, _blurred(seen), config.blur * _uniform(m, 0.0, 1.0, generator))
+    top, left = (torch.randint(side, (m,), generator=generator).tolist() for side in (height, width))
+    noise = torch.stack([field[:, y : y + height, x : x + width] for y, x in zip(top, left, strict=True)])
+    strength = config.noise * _uniform(m, -1.0, 1.0, generator)
+    return torch.addcmul(seen, strength.to(seen.dtype), noise).clamp_(-1.0, 1.0)
+
+
+def _field(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Noise of twice the pictures' size, from anywhere in which each picture takes its own: fresh noise is slow."""
+    channels, *size = pixels.shape[1:]
+    return torch.randn(channels, *(2 * side for side in size), generator=generator, dtype=pixels.dtype)
 
 
 def crop(
@@ -110,14 +125,19 @@ def jitter(
     pixels: Float[Tensor, "M 3 H W"], config: ViewConfig, generator: torch.Generator
 ) -> Float[Tensor, "M 3 H W"]:
     """Other brightness, contrast, saturation and hue for each picture."""
-    m, levels = len(pixels), (pixels + 1) / 2
-    levels = levels * _uniform(m, 1 - config.brightness, 1 + config.brightness, generator)
-    mean = _luma(levels).mean((2, 3), keepdim=True)
-    levels = torch.lerp(mean, levels, _uniform(m, 1 - config.contrast, 1 + config.contrast, generator))
-    grey = _luma(levels)
-    levels = torch.lerp(grey, levels, _uniform(m, 1 - config.saturation, 1 + config.saturation, generator))
-    turn = 2 * torch.pi * _draws(m, -config.hue, config.hue, generator)
-    return torch.einsum("mij,mjhw->mihw", _turned(turn).to(levels.dtype), levels) * 2 - 1
+    m, luma = len(pixels), torch.tensor(_LUMA)
+    brightness, contrast, saturation = (
+        _draws(m, 1 - most, 1 + most, generator)[:, None, None]
+        for most in (config.brightness, config.contrast, config.saturation)
+    )
+    turn = _turned(2 * torch.pi * _draws(m, -config.hue, config.hue, generator))
+    mean = ((pixels.float().mean((2, 3)) + 1) / 2 @ luma)[:, None, None]
+    # All of it is one affine map of a picture's colours: lighter, nearer to the mean, greyer, turned.
+    grey = torch.eye(3) * saturation + (1 - saturation) * luma.expand(3, 3)
+    matrix = contrast * brightness * turn @ grey
+    shift = (1 - contrast) * brightness * mean * torch.ones(3, 1)  # the grey axis stays as it is
+    offset = 2 * shift + matrix.sum(2, keepdim=True) - 1  # for -1 … 1 instead of 0 … 1
+    return torch.baddbmm(offset.to(pixels.dtype), matrix.to(pixels.dtype), pixels.flatten(2)).view_as(pixels)
 
 
 def _turned(angle: Float[Tensor, " M"]) -> Float[Tensor, "M 3 3"]:
@@ -126,11 +146,6 @@ def _turned(angle: Float[Tensor, " M"]) -> Float[Tensor, "M 3 3"]:
     cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) * 3**-0.5
     cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
     return cos * torch.eye(3) + sin * cross + (1 - cos) * torch.outer(axis, axis)
-
-
-def _luma(levels: Tensor) -> Tensor:
-    weights = torch.tensor(_LUMA, dtype=levels.dtype)[:, None, None]
-    return (levels * weights).sum(1, keepdim=True).expand_as(levels)
 
 
 def _blurred(pixels: Tensor) -> Tensor:
