@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,12 +19,20 @@ from wm.errors import BadInputError
 from wm.experiments.atomic import write_files, write_json
 from wm.experiments.options import at_least
 from wm.experiments.pictures import PictureFolder
-from wm.experiments.pretrain_data import of_pictures, of_store, open_data, provenance_of, require_single
+from wm.experiments.pretrain_data import (
+    Sampling,
+    identity_of,
+    of_pictures,
+    of_stores,
+    open_data,
+    provenance_of,
+    require_single,
+)
 from wm.experiments.report.pretraining import pretraining_png
 from wm.experiments.run_folder import CONFIG_FILE, claimed
 from wm.fit import FitConfig
 from wm.objectives import OBJECTIVES, find_objective
-from wm.objectives.acjepa import AcjepaConfig, config_for
+from wm.objectives.acjepa import AcjepaConfig, WorldsConfig, config_for
 from wm.objectives.base import ObjectiveConfig
 from wm.objectives.monitors import collapse
 from wm.objectives.multiview import MultiViewConfig
@@ -35,7 +44,7 @@ MONITORS_FILE = "monitors.json"
 
 
 def run(
-    data: Path,
+    data: Path | Sequence[Path],
     out: Path,
     *,
     encoder: str,
@@ -52,6 +61,9 @@ def run(
 ) -> Path:
     """Pretrain and save `<out>/encoder.safetensors`; an interrupted run is continued, a finished one left as it is.
 
+    `data` is a folder of pictures, or one or several episode stores; of several, a batch has as many samples of each,
+    and their worlds may differ.
+
     Beside it are `pretrain.jsonl` (losses and monitors), `monitors.json` (the monitors in the end, and whether the
     features have collapsed) and `pretrain.png`.
 
@@ -61,32 +73,26 @@ def run(
         UnknownNameError: no such encoder or objective.
         BadInputError: a number out of its range, or data that the encoder or the objective cannot take.
     """
+    paths = [data] if isinstance(data, Path) else list(data)
     at_least(0, seed=seed, positive=positive)
-    at_least(1, width=width, episodes=episodes, steps=steps, batch=batch, frameskip=frameskip)
+    at_least(1, width=width, episodes=episodes, steps=steps, frameskip=frameskip)
+    at_least(len(paths), batch=batch)
     chosen = find_objective(objective)
     torch.manual_seed(seed)
     model = build_encoder(encoder, width)
-    found = open_data(data, model, chosen)
-    config = _config(chosen, found, data, positive, light, regularised)
-    made_of: dict[str, Any] = {"encoder": encoder, "token_width": width}
-    if isinstance(found, EpisodeStore):
-        episodes = min(episodes, len(found))
-        made_of |= {"data": found.fingerprint(), "episodes": episodes}
-    else:
-        made_of |= {"data": found.fingerprint, "pictures": len(found.frames)}
+    found, sampling = open_data(paths, model, chosen), Sampling(episodes, frameskip, positive)
+    config = _config(chosen, found, paths[0], positive, light, regularised)
+    made_of = {"encoder": encoder, "token_width": width} | identity_of(found, sampling)
     identity = config.identity() | made_of | {"steps": steps, "batch": batch, "seed": seed, "frameskip": frameskip}
     path, schedule = out / "encoder.safetensors", FitConfig(steps, batch, learning_rate=config.rate, seed=seed)
     _require_same_objective(out, objective)
     with claimed(out, identity):
         if path.exists():
             return path
-        if isinstance(found, EpisodeStore):
-            parts = of_store(found, config, episodes, frameskip, positive)
-        else:
-            parts = of_pictures(found)
+        parts = of_pictures(found) if isinstance(found, PictureFolder) else of_stores(found, config, sampling)
         figures = pretrain(model, parts.source, config, schedule, out, parts.watched)
     _report(out, objective, figures)
-    recipe = {"command": "wm pretrain", "objective": objective} | provenance_of(found, episodes)
+    recipe = {"command": "wm pretrain", "objective": objective} | provenance_of(found, sampling)
     recipe |= {"steps": steps, "batch": batch, "seed": seed, "wm": wm.__version__, "torch": torch.__version__}
     if light:
         recipe |= {"light": True}
@@ -98,7 +104,7 @@ def run(
 
 def _config(
     chosen: type[ObjectiveConfig],
-    found: EpisodeStore | PictureFolder,
+    found: Sequence[EpisodeStore] | PictureFolder,
     data: Path,
     positive: int,
     light: bool,
@@ -106,14 +112,15 @@ def _config(
 ) -> ObjectiveConfig:
     """The objective's settings for this data."""
     config = chosen()
-    if isinstance(config, AcjepaConfig) and isinstance(found, EpisodeStore):
-        config = config_for(found.spec.env.action.segment)
+    if isinstance(config, AcjepaConfig) and not isinstance(found, PictureFolder):
+        worlds = tuple(config_for(store.spec.env.action.segment) for store in found)
+        config = worlds[0] if len(worlds) == 1 else WorldsConfig(worlds)
     if positive:
         if not isinstance(config, MultiViewConfig):
             raise BadInputError(f"positive: objective '{config.name}' has no views of two frames.")
         config = replace(config, positive=positive)
     if light:
-        if not isinstance(config, AcjepaConfig):
+        if not isinstance(config, (AcjepaConfig, WorldsConfig)):
             raise BadInputError(f"light: objective '{config.name}' has views in other light already, or hidden parts.")
         config = replace(config, light=True)
     if isinstance(found, PictureFolder):
@@ -159,14 +166,17 @@ def summary(path: Path) -> str:
 
 
 def main(
-    data: Annotated[Path, typer.Argument(help="Episode store, or a folder of PNG and JPEG pictures.")],
+    data: Annotated[
+        list[Path],
+        typer.Argument(help="Episode stores, of different worlds too; or a folder of PNG and JPEG pictures."),
+    ],
     out: Annotated[Path, typer.Option(help="Run folder; an interrupted run in it is continued.")],
     objective: Annotated[str, typer.Option(help=f"One of {', '.join(OBJECTIVES)}.")] = AcjepaConfig.name,
     encoder: Annotated[str, typer.Option(help="Encoder to train.")] = "wm-tiny",
     width: Annotated[int, typer.Option(help="Numbers per token.")] = 64,
-    episodes: Annotated[int, typer.Option(help="Use the first episodes only (frames are held in memory).")] = 2500,
+    episodes: Annotated[int, typer.Option(help="Use a store's first ones only (frames are held in memory).")] = 2500,
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 3000,
-    batch: Annotated[int, typer.Option(help="Windows or pictures per step.")] = 80,
+    batch: Annotated[int, typer.Option(help="Windows or pictures per step, of several stores as many of each.")] = 80,
     frameskip: Annotated[int, typer.Option(help="Control steps per latent step (of strokes always 1).")] = FRAMESKIP,
     positive: Annotated[
         int, typer.Option(help="Views are of two frames that lie so many control steps apart; 0: of one frame.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from wm.errors import BadInputError
 from wm.experiments.logs import HELD_OUT, SPLIT_SEED, load_frames, log_windows
 from wm.experiments.pictures import PictureFolder, picture_files, read_pictures
 from wm.experiments.train import MOST_PROBED, probe_targets
-from wm.objectives.acjepa import HORIZON, AcjepaConfig
-from wm.objectives.base import ObjectiveConfig, Pictures, Source
+from wm.logs import LogWindows
+from wm.objectives.acjepa import HORIZON
+from wm.objectives.base import Mixture, ObjectiveConfig, Pictures, Source
 from wm.objectives.monitors import Watched
 
 WATCHED, FITTED = 192, 512
@@ -28,23 +30,52 @@ LEAST_WATCHED = 32
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """What is taken of a store.
+
+    Attributes:
+        episodes: Its first ones, as many as there are at most.
+        frameskip: Control steps per latent step; a stroke is one.
+        positive: Control steps between the frames of temporal positives; 0: there are none.
+    """
+
+    episodes: int
+    frameskip: int
+    positive: int
+
+    def of(self, store: EpisodeStore) -> int:
+        """How many episodes."""
+        return min(self.episodes, len(store))
+
+
+@dataclass(frozen=True)
 class PretrainData:
-    """A run's samples, and the frames its features are watched on."""
+    """A run's samples, and the frames its features are watched on, of each source."""
 
     source: Source
-    watched: Watched
+    watched: tuple[Watched, ...]
 
 
-def open_data(path: Path, encoder: Encoder, config: type[ObjectiveConfig]) -> EpisodeStore | PictureFolder:
-    """The data that a path names, if it suits.
+def open_data(
+    paths: Sequence[Path], encoder: Encoder, config: type[ObjectiveConfig]
+) -> list[EpisodeStore] | PictureFolder:
+    """The data that paths name, if it suits.
 
     Raises:
         StoreError: no readable store, and no pictures either.
-        BadInputError: pictures of another size than the encoder's, or a folder of pictures for an objective that takes
-            clips or actions.
+        BadInputError: pictures of another size than the encoder's; a folder of pictures for an objective that takes
+            clips or actions, or beside other data.
     """
-    if path.is_dir() and not (path / "zarr.json").exists() and _takes_pictures(path, config):
-        return read_pictures(path, encoder.image_size)
+    folders = [path for path in paths if path.is_dir() and not (path / "zarr.json").exists()]
+    for path in folders:
+        if _takes_pictures(path, config):
+            if len(paths) > 1:
+                raise BadInputError(f"{path}: expected one folder of pictures, or episode stores; came several.")
+            return read_pictures(path, encoder.image_size)
+    return [_open_store(path, encoder) for path in paths]
+
+
+def _open_store(path: Path, encoder: Encoder) -> EpisodeStore:
     store = EpisodeStore(path)
     if store.spec.image_size != encoder.image_size:
         raise BadInputError(
@@ -83,40 +114,37 @@ def of_pictures(folder: PictureFolder) -> PretrainData:
     held = held_out_episodes(count, HELD_OUT, SPLIT_SEED)
     watched = _some(np.flatnonzero(held), np.flatnonzero(~held))[0]
     return PretrainData(
-        Pictures(folder.frames, np.flatnonzero(~held)), Watched(torch.from_numpy(folder.frames[watched]))
+        Pictures(folder.frames, np.flatnonzero(~held)), (Watched(torch.from_numpy(folder.frames[watched])),)
     )
 
 
-def of_store(
-    store: EpisodeStore, config: ObjectiveConfig, episodes: int, frameskip: int, positive: int
-) -> PretrainData:
-    """Samples of a store's first episodes, some of which are held out.
-
-    Args:
-        store: Logged episodes.
-        config: The objective.
-        episodes: How many of them.
-        frameskip: Control steps per latent step.
-        positive: Control steps between the frames of temporal positives; 0: there are none.
+def of_stores(stores: Sequence[EpisodeStore], config: ObjectiveConfig, run: Sampling) -> PretrainData:
+    """Samples of stores' first episodes, some of which are held out; of several stores as many of each.
 
     Raises:
         BadInputError: no episode long enough for a window, or none to hold out.
     """
-    frames = load_frames(store, episodes)
-    if isinstance(config, AcjepaConfig):
-        strokes = config.form == "strokes"
-        source: Source = log_windows(
-            store, frames, history=config.history, horizon=HORIZON, frameskip=1 if strokes else frameskip,
-            episodes=episodes, raw_actions=strokes,
-        )[0]  # fmt: skip
-    elif config.frames > 1:
-        step = positive or (1 if store.spec.env.action.segment is not None else frameskip)
-        source = log_windows(
-            store, frames, history=1, horizon=config.frames - 1, frameskip=step, episodes=episodes
-        )[0]  # fmt: skip
-    else:
-        source = Pictures(frames, _rows(store, episodes)[1])
-    return PretrainData(source, _watched(store, frames, episodes))
+    sources, watched = [], []
+    for store in stores:
+        frames, episodes = load_frames(store, run.of(store)), run.of(store)
+        sources.append(_source(store, frames, episodes, config, run))
+        watched.append(_watched(store, frames, episodes))
+    return PretrainData(sources[0] if len(sources) == 1 else Mixture(tuple(sources)), tuple(watched))
+
+
+def _source(
+    store: EpisodeStore, frames: np.ndarray, episodes: int, config: ObjectiveConfig, run: Sampling
+) -> LogWindows | Pictures:
+    if config.frames == 1:
+        return Pictures(frames, _rows(store, episodes)[1])
+    strokes = store.spec.env.action.segment is not None
+    step, history, horizon = run.positive or (1 if strokes else run.frameskip), 1, config.frames - 1
+    if config.actions:
+        history, horizon = config.frames - HORIZON, HORIZON
+    return log_windows(
+        store, frames, history=history, horizon=horizon, frameskip=step, episodes=episodes,
+        raw_actions=config.actions and strokes,
+    )[0]  # fmt: skip
 
 
 def _watched(store: EpisodeStore, frames: np.ndarray, episodes: int) -> Watched:
@@ -158,8 +186,22 @@ def _some(held: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return np.sort(rng.permutation(held)[:WATCHED]), np.sort(fitted)
 
 
-def provenance_of(data: EpisodeStore | PictureFolder, episodes: int) -> dict[str, Any]:
+def identity_of(data: Sequence[EpisodeStore] | PictureFolder, run: Sampling) -> dict[str, Any]:
+    """JSON values that a run is known by."""
+    if isinstance(data, PictureFolder):
+        return {"data": data.fingerprint, "pictures": len(data.frames)}
+    return _of_each({"data": store.fingerprint(), "episodes": run.of(store)} for store in data)
+
+
+def provenance_of(data: Sequence[EpisodeStore] | PictureFolder, run: Sampling) -> dict[str, Any]:
     """What the encoder's file says of its data."""
-    if isinstance(data, EpisodeStore):
-        return {"data": data.spec.recipe, "episodes": episodes}
-    return {"data": {"pictures": len(data.frames), "skipped": len(data.skipped), "fingerprint": data.fingerprint}}
+    if isinstance(data, PictureFolder):
+        return {"data": {"pictures": len(data.frames), "skipped": len(data.skipped), "fingerprint": data.fingerprint}}
+    said = ({"data": {"env": store.spec.env.env} | store.spec.recipe, "episodes": run.of(store)} for store in data)
+    return _of_each(said)
+
+
+def _of_each(said: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Of one store what is said of it; of several lists of that."""
+    first, *others = said
+    return {key: [first[key], *(other[key] for other in others)] for key in first} if others else first

@@ -77,11 +77,14 @@ class Batch:
         observations: ``(n, T, …)`` rows of `Log.observations`.
         proprio: ``(n, T, P)`` normalised, or None.
         actions: ``(n, T - 1, A)`` normalised.
+        parts: Where it is of several sources, each one's own, whose observations follow each other in `observations`:
+            worlds differ in actions and proprioception, which the whole then lacks.
     """
 
     observations: Tensor
     proprio: Tensor | None
     actions: Tensor
+    parts: tuple[Batch, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from wm.encoders.base import Encoder
 from wm.fit import FitConfig, Hooks, fit
 from wm.objectives.base import Moment, Objective, ObjectiveConfig, Source
-from wm.objectives.monitors import Watched, collapse, measure
+from wm.objectives.monitors import Watched, collapse, least_of, measure
 
 NAME = "pretrain"
 """Of the log and the checkpoint."""
@@ -24,7 +25,7 @@ def pretrain(
     config: ObjectiveConfig,
     fit_config: FitConfig,
     out: Path,
-    watched: Watched | None = None,
+    watched: Sequence[Watched] = (),
     probe_every: int = 300,
 ) -> dict[str, float]:
     """Train `encoder` in place; progress, log and checkpoints as `wm.fit.fit`.
@@ -35,9 +36,10 @@ def pretrain(
         config: The objective.
         fit_config: The schedule.
         out: Run folder.
-        watched: Frames that the features are watched on (`wm.objectives.monitors.measure`): with each log line, and
-            again at the end. A collapse that is seen after the schedule's warm-up is said on stderr and logged as
-            ``collapsed`` 1. Watching changes nothing of what is learned.
+        watched: Frames of each source that the features are watched on (`wm.objectives.monitors.measure`): with each
+            log line, and again at the end; of several sources the least of each figure is told. A collapse that is
+            seen after the schedule's warm-up is said on stderr and logged as ``collapsed`` 1. Watching changes nothing
+            of what is learned.
         probe_every: Steps between probes of the true state, for they take longer.
 
     Returns:
@@ -61,7 +63,7 @@ def pretrain(
 class _Run(Hooks):
     """Tells the objective which step it is, and watches it."""
 
-    def __init__(self, objective: Objective, schedule: FitConfig, watched: Watched | None, probe_every: int) -> None:
+    def __init__(self, objective: Objective, schedule: FitConfig, watched: Sequence[Watched], probe_every: int) -> None:
         self.objective, self.schedule, self.watched, self.probe_every = objective, schedule, watched, probe_every
         self.step, self.collapsed = 0, False
 
@@ -75,10 +77,10 @@ class _Run(Hooks):
         self.objective.after_step(done / self.schedule.steps)
 
     def figures(self, done: int) -> dict[str, float]:
-        if self.watched is None:
+        if not self.watched:
             return {}
         probe = done % self.probe_every == 0 or done == self.schedule.steps
-        figures = measure(self.objective, self.watched, probe)
+        figures = least_of([measure(self.objective, each, probe, i) for i, each in enumerate(self.watched)])
         if done <= self.schedule.warmup:  # fresh features hardly vary: too early to judge
             return figures
         why = collapse(figures)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
@@ -20,7 +18,7 @@ from wm.encoders.pixels import PixelEncoder
 from wm.encoders.pooled import PooledPixelEncoder, PooledTinyEncoder
 from wm.encoders.registry import build_encoder, load_encoder, save_encoder
 from wm.encoders.tiny import TinyEncoder
-from wm.errors import BadInputError, CheckpointError, StoreError, UnknownNameError
+from wm.errors import CheckpointError, UnknownNameError
 from wm.experiments import pretrain
 from wm.experiments.atomic import write_json
 from wm.experiments.bench import seconds
@@ -36,14 +34,8 @@ CONTROLS = ("untrained", "pixels", EFFICIENTNET)
 NAMES = (*OBJECTIVES, LIGHT, *CONTROLS)
 """Rows of the study: the laboratory's objectives, and what they have to beat."""
 
-NEED_LOGS = ("acjepa", LIGHT, "vjepa")
-"""Objectives on clips or actions: of several stores' single frames they can make nothing."""
-
 WIDTH = 64
 BATCH = 80
-FRAMES_OF_EACH = 12_000
-"""Frames of each of several stores, evenly spread over its first episodes; all where it has fewer."""
-
 RATE_FRAMES, RATE_RUNS = 64, 5
 """Frames at a time, and how often, for the rate of an encoder; the median counts."""
 
@@ -58,7 +50,7 @@ class Study:
         pretrain_steps: Of every objective.
         pretrain_episodes: Episodes of a store whose frames encoders are trained on.
         train_steps: Of every world model's predictor, and of its proposal.
-        frames: Stores whose frames the objectives on single pictures are trained on instead.
+        frames: Stores, of several worlds, that the encoders are trained on instead.
     """
 
     data: Path
@@ -73,15 +65,11 @@ class Study:
 
         Raises:
             StoreError: a store cannot be read.
-            BadInputError: two of `frames` have the same name, by which their pictures are kept.
             MismatchError: the folder holds a study of other data or other steps.
         """
-        if len({path.name for path in self.frames}) < len(self.frames):
-            came = ", ".join(map(str, self.frames))
-            raise BadInputError(f"--frames: expected stores of different names, came {came}.")
         steps = {"pretrain": self.pretrain_steps, "train": self.train_steps}
         about = {"study": "encoders", "steps": steps, "pretrain_episodes": self.pretrain_episodes}
-        frames = [[path.name, EpisodeStore(path).fingerprint()] for path in self.frames]
+        frames = [EpisodeStore(path).fingerprint() for path in self.frames]
         claim(self.out, about | {"data": EpisodeStore(self.data).fingerprint(), "frames": frames})
 
     def folder(self, name: str, seed: int) -> Path:
@@ -159,9 +147,8 @@ def available(name: str) -> bool:
 def _make(study: Study, name: str, seed: int) -> None:
     out = study.folder(name, seed)
     if name not in CONTROLS:
-        data = study.data if name in NEED_LOGS or not study.frames else _pictures(study)
         pretrain.run(
-            data, out, encoder=TinyEncoder.name, width=WIDTH, episodes=study.pretrain_episodes,
+            study.frames or study.data, out, encoder=TinyEncoder.name, width=WIDTH, episodes=study.pretrain_episodes,
             steps=study.pretrain_steps, batch=BATCH, seed=seed,
             objective=AcjepaConfig.name if name == LIGHT else name, light=name == LIGHT,
         )  # fmt: skip
@@ -184,42 +171,6 @@ def _pool(folder: Path) -> None:
     tensors, header = load_tensors(path)
     load_weights(encoder, tensors, path)
     save_encoder(encoder, pooled, {"provenance": header["provenance"]})
-
-
-def _pictures(study: Study) -> Path:
-    """The frames of several stores as a folder of pictures, as `wm pretrain` takes them.
-
-    Raises:
-        StoreError: a store cannot be read, or a picture written.
-    """
-    folder = study.out / "frames"
-    if folder.exists():
-        return folder
-    study.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="frames.", dir=study.out) as part:  # each process has one of its own
-        whole = Path(part) / folder.name
-        for path in study.frames:
-            _write_pictures(EpisodeStore(path), study.pretrain_episodes, whole / path.name)
-        try:
-            whole.replace(folder)
-        except OSError:
-            if not folder.exists():  # another process made the same one meanwhile
-                raise
-    return folder
-
-
-def _write_pictures(store: EpisodeStore, episodes: int, folder: Path) -> None:
-    episodes = min(episodes, len(store))
-    last = int(store.observation_offsets[episodes]) - 1
-    rows = np.unique(np.linspace(0, last, FRAMES_OF_EACH).astype(int))
-    folder.mkdir(parents=True)
-    for episode in range(episodes):
-        first = int(store.observation_offsets[episode])
-        frames = store.frames(episode)
-        for row in rows[(rows >= first) & (rows < first + len(frames))]:
-            file = folder / f"{row:08d}.png"
-            if not cv2.imwrite(str(file), cv2.cvtColor(frames[row - first], cv2.COLOR_RGB2BGR)):
-                raise StoreError(f"{file}: expected to write a picture, it could not be written (is the disk full?).")
 
 
 def _rate_file(study: Study, name: str, seed: int) -> Path:

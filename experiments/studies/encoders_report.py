@@ -8,7 +8,7 @@ from pathlib import Path
 from wm.experiments.atomic import write_files
 from wm.experiments.goals import purpose
 from wm.experiments.report.benchmarks import markdown
-from wm.experiments.studies.encoders_candidates import BATCH, CONTROLS, NEED_LOGS, RATE_FRAMES, RATE_RUNS, WIDTH, Study
+from wm.experiments.studies.encoders_candidates import BATCH, CONTROLS, RATE_FRAMES, RATE_RUNS, WIDTH, Study
 from wm.experiments.studies.encoders_models import BUDGET, FORMS, LOOKS, OFFSET, USUAL, Goals, Plan
 from wm.experiments.studies.encoders_numbers import (
     RESAMPLES,
@@ -65,10 +65,7 @@ def _head(study: Study, plan: Plan, goals: Goals) -> list[str]:
     options: dict[str, object] = {"seeds": _listed(plan.seeds), "episodes": _listed(plan.episodes)}
     options |= {"middle": plan.middle, "form": ",".join(plan.forms)}
     options |= {"evaluate": goals.count, "seed": goals.seed, "strength": goals.strength}
-    by = "frames of push-T's logs"
-    if study.frames:
-        stores = ", ".join(path.name for path in study.frames)
-        by = f"single frames of the stores {stores} ({' and '.join(NEED_LOGS)}, which need logs: of push-T's)"
+    by = f"the logs in {', '.join(path.name for path in study.frames)}" if study.frames else "push-T's logs"
     return [
         "# Encoders, compared by what a robot can do with them",
         "",

@@ -9,17 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from tests.experiments.small_planner import plan_little
 from tests.experiments.small_training import small_training
-from wm.datasets.reader import EpisodeStore
 from wm.encoders.base import fingerprint
 from wm.encoders.registry import build_encoder, load_encoder, save_encoder
-from wm.errors import BadInputError, MismatchError, StoreError, UnknownNameError
+from wm.errors import BadInputError, MismatchError, UnknownNameError
 from wm.experiments import collect, pretrain, train
 from wm.experiments.interval import wilson
 from wm.experiments.studies import encoders, encoders_candidates, encoders_models
@@ -163,8 +161,6 @@ def test_stores_of_frames_are_told_apart(study: Study, tmp_path: Path) -> None:
     many.claim()  # frames of a store of the same name as the logs'
     with pytest.raises(MismatchError, match="run folder of another run: frames"):
         replace(many, frames=()).claim()
-    with pytest.raises(BadInputError, match="--frames: expected stores of different names, came .*data, .*data"):
-        replace(many, frames=(study.data, study.data)).claim()
 
 
 def test_too_few_logs_are_refused(study: Study) -> None:
@@ -179,56 +175,20 @@ def test_the_pooled_encoder_has_the_weights_of_the_whole_one(study: Study) -> No
     assert json.loads(made_of.read_text())["encoder"] == pooled.spec().to_json()
 
 
-def test_frames_of_several_stores_are_what_objectives_on_pictures_learn_from(
+def test_encoders_are_trained_on_all_stores_that_are_named(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: dict[str, Path] = {}
+    asked: list[Any] = []
 
-    def note(data: Path, out: Path, *, objective: str, **_: Any) -> None:
-        asked[objective] = data
+    def note(data: Path, out: Path, **_: Any) -> None:
+        asked.append(data)
         raise BadInputError("enough")
 
     monkeypatch.setattr(pretrain, "run", note)
-    monkeypatch.setattr(encoders_candidates, "FRAMES_OF_EACH", 7)
-    many = replace(study, out=tmp_path / "out", frames=(study.data,))
-    for name in ("vicreg", "acjepa"):
+    for frames in ((), (study.data, tmp_path)):
         with pytest.raises(BadInputError, match="enough"):
-            make_encoders(many, [name], [0])
-    assert asked == {"vicreg": tmp_path / "out" / "frames", "acjepa": study.data}
-    pictures = sorted(asked["vicreg"].rglob("*.png"))
-    assert len(pictures) == 7
-    assert np.array_equal(np.array(Image.open(pictures[0])), EpisodeStore(study.data).frames(0)[0])
-
-
-@pytest.fixture
-def pictured(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
-    """One that pretrains on pictures, of which nothing but these is made."""
-    monkeypatch.setattr(pretrain, "run", lambda *_, **__: (_ for _ in ()).throw(BadInputError("enough")))
-    monkeypatch.setattr(encoders_candidates, "FRAMES_OF_EACH", 7)
-    return replace(study, out=tmp_path / "out", frames=(study.data,))
-
-
-def test_pictures_that_another_process_has_made_meanwhile_are_taken(
-    pictured: Study, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    own, theirs = encoders_candidates._write_pictures, pictured.out / "frames" / "data" / "theirs.png"
-
-    def overtaken(*arguments: Any) -> None:
-        own(*arguments)
-        theirs.parent.mkdir(parents=True)
-        theirs.touch()
-
-    monkeypatch.setattr(encoders_candidates, "_write_pictures", overtaken)
-    with pytest.raises(BadInputError, match="enough"):
-        make_encoders(pictured, ["vicreg"], [0])
-    assert list(pictured.out.rglob("*.png")) == [theirs]
-
-
-def test_a_picture_that_cannot_be_written_is_said(pictured: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoders_candidates.cv2, "imwrite", lambda *_: False)
-    with pytest.raises(StoreError, match=r"00000000\.png: expected to write a picture, it could not be written"):
-        make_encoders(pictured, ["vicreg"], [0])
-    assert not list(pictured.out.iterdir())
+            make_encoders(replace(study, frames=frames), ["vicreg"], [3])
+    assert asked == [study.data, (study.data, tmp_path)]
 
 
 def of(reached: int, played: int = 100, seeds: int = 1) -> Success:

@@ -38,6 +38,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def strokes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Logs of another world, of other actions and without proprioception."""
+    folder = tmp_path_factory.mktemp("laboratory") / "strokes"
+    collect.collect("chips", 4, folder, steps=5, seed=0, workers=0, image_size=96)
+    return folder
+
+
+@pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
     for index in range(40):
@@ -116,6 +124,33 @@ def test_bad_options_are_refused_before_anything_is_written(store: Path, tmp_pat
         pretrain.run(store, out, objective="vicreg", light=True, **SIZES)
     with pytest.raises(BadInputError, match="expected at least 2 episodes, of which one is held out, came 1"):
         pretrain.run(store, out, objective="ijepa", **SIZES | {"episodes": 1})
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("objective", ["acjepa", "vjepa", "simclr"])
+def test_one_encoder_learns_from_the_logs_of_several_worlds(
+    objective: str, store: Path, strokes: Path, tmp_path: Path
+) -> None:
+    path = pretrain.run([store, strokes], tmp_path, objective=objective, **SIZES)
+    provenance = load_tensors(path)[1]["provenance"]
+    assert provenance["episodes"] == [6, 4] and [each["env"] for each in provenance["data"]] == ["pusht", "chips"]
+    figures = json.loads((tmp_path / "monitors.json").read_text())["figures"]
+    assert figures.keys() >= {"feature_rank", "embedding_std", "probe_r2"}
+    before = path.read_bytes()
+    assert pretrain.run([store, strokes], tmp_path, objective=objective, **SIZES).read_bytes() == before
+    for others in ([store], [strokes, store]):
+        with pytest.raises(MismatchError, match="run folder of another run"):
+            pretrain.run(others, tmp_path, objective=objective, **SIZES)
+
+
+def test_several_worlds_are_refused_where_they_do_not_fit(
+    store: Path, strokes: Path, pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(BadInputError, match="expected one folder of pictures, or episode stores; came several"):
+        pretrain.run([store, pictures], out, objective="dino", **SIZES)
+    with pytest.raises(BadInputError, match="batch: expected >= 2, came 1"):
+        pretrain.run([store, strokes], out, **SIZES | {"batch": 1})
     assert not out.exists()
 
 

@@ -40,7 +40,7 @@ class Moment:
 
 @runtime_checkable
 class Source(Protocol):
-    """Where batches of frames come from: `wm.logs.LogWindows`, or `Pictures`."""
+    """Where batches of frames come from: `wm.logs.LogWindows`, `Pictures`, or a `Mixture`."""
 
     def draw(self, rng: np.random.Generator, n: int) -> Batch:
         """n random samples."""
@@ -64,6 +64,24 @@ class Pictures:
         return Batch(torch.from_numpy(self.frames[chosen])[:, None], None, torch.zeros(n, 0, 0))
 
 
+@dataclass(frozen=True)
+class Mixture:
+    """Several sources, of each of which a batch has as many samples (the first ones one more where they don't fit).
+
+    Attributes:
+        sources: Of frames of one size, and as many in a sample.
+    """
+
+    sources: tuple[Source, ...]
+
+    def draw(self, rng: np.random.Generator, n: int) -> Batch:
+        """n random samples, at least one of each source; one after the other, in `Batch.parts` apart."""
+        share, more = divmod(n, len(self.sources))
+        parts = tuple(source.draw(rng, share + (i < more)) for i, source in enumerate(self.sources))
+        frames = torch.cat([part.observations for part in parts])
+        return Batch(frames, None, torch.zeros(n, frames.shape[1] - 1, 0), parts)
+
+
 class Objective(nn.Module, ABC):
     """An encoder under training with the parts that are thrown away afterwards.
 
@@ -85,8 +103,13 @@ class Objective(nn.Module, ABC):
         """Loss of a batch, and named figures for the log, detached."""
 
     @abstractmethod
-    def embed(self, tokens: Float[Tensor, "M N D"]) -> Float[Tensor, "M E"]:
-        """What the loss keeps apart, of `kept`'s tokens, in the scale in which 1 is a healthy standard deviation."""
+    def embed(self, tokens: Float[Tensor, "M N D"], source: int = 0) -> Float[Tensor, "M E"]:
+        """What the loss keeps apart, of `kept`'s tokens, in the scale in which 1 is a healthy standard deviation.
+
+        Args:
+            tokens: Of pictures of one source.
+            source: Which, of a `Mixture`.
+        """
 
     def after_step(self, share: float) -> None:
         """Called when the weights have moved, `share` (0 … 1) of the run being over: a teacher follows."""

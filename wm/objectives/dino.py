@@ -146,7 +146,7 @@ class Dino(Objective):
         """The teacher's encoder."""
         return self.teacher
 
-    def embed(self, tokens: Float[Tensor, "M N D"]) -> Float[Tensor, "M E"]:
+    def embed(self, tokens: Float[Tensor, "M N D"], source: int = 0) -> Float[Tensor, "M E"]:
         """The teacher head's direction, on the sphere of radius √E."""
         return self.teacher_head.direction(tokens) * self.config.bottleneck**0.5
 

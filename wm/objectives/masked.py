@@ -101,7 +101,7 @@ class Masked(Objective):
         """The teacher."""
         return self.encoder if self.teacher is None else self.teacher
 
-    def embed(self, tokens: Float[Tensor, "M N D"]) -> Float[Tensor, "M E"]:
+    def embed(self, tokens: Float[Tensor, "M N D"], source: int = 0) -> Float[Tensor, "M E"]:
         """The tokens as targets are made of them."""
         return functional.layer_norm(tokens, (self.encoder.width,)).flatten(1)
 

@@ -7,9 +7,10 @@ Nothing here changes the training: no gradient, no batch statistics, no random n
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -48,13 +49,14 @@ class Watched:
 
 
 @torch.no_grad()
-def measure(objective: Objective, watched: Watched, probe: bool) -> dict[str, float]:
+def measure(objective: Objective, watched: Watched, probe: bool, source: int = 0) -> dict[str, float]:
     """The figures of this moment.
 
     Args:
         objective: Under training; it is left as it was.
         watched: What to look at.
         probe: Whether the true state is read from the features too, where there is one.
+        source: Of a mixture's sources, the one that is looked at.
 
     Returns:
         ``feature_rank`` (RankMe) and ``feature_std`` (mean over numbers) of the features, ``spread`` (the latter over
@@ -63,7 +65,7 @@ def measure(objective: Objective, watched: Watched, probe: bool) -> dict[str, fl
     """
     with evaluating(objective):
         tokens = _tokens(objective, watched.held_out)
-        features, embedding = tokens.flatten(1), objective.embed(tokens)
+        features, embedding = tokens.flatten(1), objective.embed(tokens, source)
         std, size = float(features.std(0).mean()), float(features.square().mean().sqrt())
         figures = {"feature_rank": rank_of(features), "feature_std": std, "spread": std / max(1e-12, size)}
         figures |= {"embedding_rank": rank_of(embedding), "embedding_std": float(embedding.std(0).mean())}
@@ -72,6 +74,12 @@ def measure(objective: Objective, watched: Watched, probe: bool) -> dict[str, fl
             fitted = _tokens(objective, watched.fitted).flatten(1)
             figures |= probe_scores(fitted, watched.fitted_truth, features, watched.held_out_truth)
     return figures
+
+
+def least_of(figures: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Of each figure the least of several sources (NaN before any number): what has collapsed of one is seen."""
+    names = dict.fromkeys(name for each in figures for name in each)
+    return {name: float(np.min([each[name] for each in figures if name in each])) for name in names}
 
 
 def collapse(figures: dict[str, float]) -> list[str]:

@@ -81,7 +81,7 @@ class MultiView(Objective):
         embeddings = self.projector(self.tokens(views).flatten(1)).unflatten(0, (self.config.views, -1))
         return self.config.embedding_loss(embeddings, moment.generator)
 
-    def embed(self, tokens: Float[Tensor, "M N D"]) -> Float[Tensor, "M E"]:
+    def embed(self, tokens: Float[Tensor, "M N D"], source: int = 0) -> Float[Tensor, "M E"]:
         """Embeddings in the scale of the loss."""
         return self.config.scaled(self.projector(tokens.flatten(1)))
 

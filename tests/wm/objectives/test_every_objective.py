@@ -57,7 +57,7 @@ def train(
     config: ObjectiveConfig, windows: LogWindows, encoder: TinyEncoder, out: Path, schedule: FitConfig = SCHEDULE
 ) -> dict[str, float]:
     torch.manual_seed(1)
-    return pretrain(encoder, source_for(config, windows), config, schedule, out, watched(windows), probe_every=4)
+    return pretrain(encoder, source_for(config, windows), config, schedule, out, [watched(windows)], probe_every=4)
 
 
 def log_of(out: Path) -> list[dict[str, Any]]:
