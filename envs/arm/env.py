@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from wm.envs.actions import clipped_action
+from wm.envs.arguments import picture_size
 from wm.envs.arm.goals import FULL, STATE_NAMES, SUCCESS_M, distance, random_state
 from wm.envs.arm.physics import ANGLES, DT, KP, KV, SCALE, SPEEDS, SUBSTEPS, ArmPhysics, setpoint_path
 from wm.envs.arm.scene import PUSH_HEIGHT, Task
@@ -90,8 +91,7 @@ class ArmEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         render_mode: str | None = "rgb_array",
     ) -> None:
         self.spec_ = arm_spec(task, action_mode)
-        if not 16 <= image_size <= 1024:
-            raise BadInputError(f"image_size: expected 16 to 1024 pixels, came {image_size}.")
+        image_size = picture_size(image_size)
         self.task, self.action_mode = cast(Task, task), action_mode
         self.render_mode, self.image_size = render_mode, image_size
         action, proprio = self.spec_.action, self.spec_.proprio

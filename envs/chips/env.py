@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from wm.envs.actions import clipped_action
+from wm.envs.arguments import picture_size
 from wm.envs.chips.draw import draw, known_renderer
 from wm.envs.chips.gl import GLView
 from wm.envs.chips.metrics import SUCCESS_CHAMFER, chamfer, coverage
@@ -88,11 +89,10 @@ class ChipsEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     ) -> None:
         if action_mode not in ("stroke", "velocity"):
             raise BadInputError(f"action_mode: expected 'stroke' or 'velocity', came '{action_mode}'.")
-        if not 16 <= image_size <= 1024:
-            raise BadInputError(f"image_size: expected 16 to 1024 pixels, came {image_size}.")
+        image_size = picture_size(image_size)
         self.render_mode, self.image_size, self.action_mode = render_mode, image_size, action_mode
         self.physics = ChipsPhysics(chips, boxes)
-        self.spec_ = chips_spec(chips, action_mode)
+        self.spec_ = chips_spec(self.physics.chips, action_mode)
         self.renderer = known_renderer(renderer)
         self._view = None
         if self.renderer != "raster":

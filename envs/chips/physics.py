@@ -17,7 +17,7 @@ import math
 import mujoco
 import numpy as np
 
-from wm.errors import BadInputError
+from wm.envs.arguments import whole
 
 TABLE_HALF = 0.25
 """Half the side of the square that the rim encloses, m."""
@@ -58,11 +58,8 @@ class ChipsPhysics:
     """
 
     def __init__(self, chips: int, boxes: int | None = None) -> None:
-        if not MIN_CHIPS <= chips <= MAX_CHIPS:
-            raise BadInputError(f"chips: expected {MIN_CHIPS} to {MAX_CHIPS} chips, came {chips}.")
-        boxes = chips // 2 if boxes is None else boxes
-        if not 0 <= boxes <= chips:
-            raise BadInputError(f"boxes: expected 0 to {chips} of the {chips} chips, came {boxes}.")
+        chips = whole("chips", chips, MIN_CHIPS, MAX_CHIPS, "chips")
+        boxes = chips // 2 if boxes is None else whole("boxes", boxes, 0, chips, f"of the {chips} chips")
         self.chips, self.boxes, self.width = chips, boxes, 3 + 3 * chips
         self.model = mujoco.MjModel.from_xml_string(_mjcf(chips, boxes))
         self.data = mujoco.MjData(self.model)

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from wm.envs.actions import clipped_action
+from wm.envs.arguments import picture_size
 from wm.envs.foreign.make import make_foreign
 from wm.envs.foreign.own_code import own_code
 from wm.envs.foreign.simulators import simulator_of
@@ -60,8 +61,7 @@ class ForeignEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}
 
     def __init__(self, world: ForeignWorld, image_size: int = 96, render_mode: str | None = "rgb_array") -> None:
-        if not 16 <= image_size <= 1024:
-            raise BadInputError(f"image_size: expected 16 to 1024 pixels, came {image_size}.")
+        image_size = picture_size(image_size)
         self.world, self.image_size, self.render_mode = world, image_size, render_mode
         self.env = make_foreign(world)
         observation = self._restarted(None)

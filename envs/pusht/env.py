@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from wm.envs.arguments import picture_size
 from wm.envs.pusht.draw import draw
 from wm.envs.pusht.physics import DT, KP, KV, STATE_NAMES, SUBSTEPS, WORLD_SIZE, PushTPhysics
 from wm.envs.pusht.success import block_reached, reached
@@ -72,8 +73,7 @@ class PushTEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     ) -> None:
         if action_mode not in ("relative", "absolute"):
             raise BadInputError(f"action_mode: expected 'relative' or 'absolute', came '{action_mode}'.")
-        if not 16 <= image_size <= 1024:
-            raise BadInputError(f"image_size: expected 16 to 1024 pixels, came {image_size}.")
+        image_size = picture_size(image_size)
         self.render_mode, self.image_size, self.draw_target = render_mode, image_size, draw_target
         self.action_mode = action_mode
         self.spec_ = push_t_spec(action_mode)
