@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 from typing import SupportsIndex
 
@@ -21,9 +22,11 @@ def whole(name: str, value: object, least: int, most: int, unit: str) -> int:
     Raises:
         BadInputError: anything else.
     """
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or not least <= operator.index(value) <= most:
-        raise BadInputError(f"{name}: expected {least} to {most} {unit}, came {value!r}.")
-    return operator.index(value)
+    if isinstance(value, SupportsIndex) and not isinstance(value, bool):
+        with contextlib.suppress(TypeError):  # an array of NumPy's says that it is one, and is not
+            if least <= operator.index(value) <= most:
+                return operator.index(value)
+    raise BadInputError(f"{name}: expected {least} to {most} {unit}, came {value!r}.")
 
 
 def picture_size(value: object) -> int:

@@ -75,8 +75,9 @@ def run(
     """
     paths = [data] if isinstance(data, Path) else list(data)
     at_least(0, seed=seed, positive=positive)
-    at_least(1, width=width, episodes=episodes, steps=steps, frameskip=frameskip)
-    at_least(len(paths), batch=batch)
+    at_least(1, width=width, episodes=episodes, steps=steps, batch=batch, frameskip=frameskip)
+    if not 1 <= len(paths) <= batch:
+        raise BadInputError(f"batch: expected a sample or more of each of {len(paths)} stores, came {batch}.")
     chosen = find_objective(objective)
     torch.manual_seed(seed)
     model = build_encoder(encoder, width)

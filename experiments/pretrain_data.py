@@ -118,7 +118,7 @@ def of_pictures(folder: PictureFolder) -> PretrainData:
     )
 
 
-def of_stores(stores: Sequence[EpisodeStore], config: ObjectiveConfig, run: Sampling) -> PretrainData:
+def of_stores(stores: Sequence[EpisodeStore], config: ObjectiveConfig, sampling: Sampling) -> PretrainData:
     """Samples of stores' first episodes, some of which are held out; of several stores as many of each.
 
     Raises:
@@ -126,25 +126,29 @@ def of_stores(stores: Sequence[EpisodeStore], config: ObjectiveConfig, run: Samp
     """
     sources, watched = [], []
     for store in stores:
-        frames, episodes = load_frames(store, run.of(store)), run.of(store)
-        sources.append(_source(store, frames, episodes, config, run))
+        episodes = sampling.of(store)
+        frames = load_frames(store, episodes)
+        sources.append(_source(store, frames, episodes, config, sampling))
         watched.append(_watched(store, frames, episodes))
     return PretrainData(sources[0] if len(sources) == 1 else Mixture(tuple(sources)), tuple(watched))
 
 
 def _source(
-    store: EpisodeStore, frames: np.ndarray, episodes: int, config: ObjectiveConfig, run: Sampling
+    store: EpisodeStore, frames: np.ndarray, episodes: int, config: ObjectiveConfig, sampling: Sampling
 ) -> LogWindows | Pictures:
     if config.frames == 1:
         return Pictures(frames, _rows(store, episodes)[1])
     strokes = store.spec.env.action.segment is not None
-    step, history, horizon = run.positive or (1 if strokes else run.frameskip), 1, config.frames - 1
+    step, history, horizon = sampling.positive or (1 if strokes else sampling.frameskip), 1, config.frames - 1
     if config.actions:
         history, horizon = config.frames - HORIZON, HORIZON
-    return log_windows(
-        store, frames, history=history, horizon=horizon, frameskip=step, episodes=episodes,
-        raw_actions=config.actions and strokes,
-    )[0]  # fmt: skip
+    try:
+        return log_windows(
+            store, frames, history=history, horizon=horizon, frameskip=step, episodes=episodes,
+            raw_actions=config.actions and strokes,
+        )[0]  # fmt: skip
+    except BadInputError as error:
+        raise BadInputError(f"{store.path}: {error}") from error
 
 
 def _watched(store: EpisodeStore, frames: np.ndarray, episodes: int) -> Watched:
@@ -186,18 +190,18 @@ def _some(held: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return np.sort(rng.permutation(held)[:WATCHED]), np.sort(fitted)
 
 
-def identity_of(data: Sequence[EpisodeStore] | PictureFolder, run: Sampling) -> dict[str, Any]:
-    """JSON values that a run is known by."""
+def identity_of(data: Sequence[EpisodeStore] | PictureFolder, sampling: Sampling) -> dict[str, Any]:
+    """JSON values of the data that a run is known by."""
     if isinstance(data, PictureFolder):
         return {"data": data.fingerprint, "pictures": len(data.frames)}
-    return _of_each({"data": store.fingerprint(), "episodes": run.of(store)} for store in data)
+    return _of_each({"data": store.fingerprint(), "episodes": sampling.of(store)} for store in data)
 
 
-def provenance_of(data: Sequence[EpisodeStore] | PictureFolder, run: Sampling) -> dict[str, Any]:
+def provenance_of(data: Sequence[EpisodeStore] | PictureFolder, sampling: Sampling) -> dict[str, Any]:
     """What the encoder's file says of its data."""
     if isinstance(data, PictureFolder):
         return {"data": {"pictures": len(data.frames), "skipped": len(data.skipped), "fingerprint": data.fingerprint}}
-    said = ({"data": {"env": store.spec.env.env} | store.spec.recipe, "episodes": run.of(store)} for store in data)
+    said = ({"data": {"env": store.spec.env.env} | store.spec.recipe, "episodes": sampling.of(store)} for store in data)
     return _of_each(said)
 
 

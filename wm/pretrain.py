@@ -80,11 +80,14 @@ class _Run(Hooks):
         if not self.watched:
             return {}
         probe = done % self.probe_every == 0 or done == self.schedule.steps
-        figures = least_of([measure(self.objective, each, probe, i) for i, each in enumerate(self.watched)])
+        of_each = [measure(self.objective, each, probe, source) for source, each in enumerate(self.watched)]
+        figures = least_of(of_each)
         if done <= self.schedule.warmup:  # fresh features hardly vary: too early to judge
             return figures
         why = collapse(figures)
         if why and not self.collapsed:
-            print(f"wm: COLLAPSE seen at step {done}: {', '.join(why)}. The run goes on.", file=sys.stderr)
+            of = [f" (source {n})" for n, each in enumerate(of_each, start=1) if len(of_each) > 1 and collapse(each)]
+            seen = f"COLLAPSE seen at step {done}{''.join(of)}: {', '.join(why)}"
+            print(f"wm: {seen}. The run goes on.", file=sys.stderr)
         self.collapsed = bool(why)
         return figures | {"collapsed": float(self.collapsed)}

@@ -23,6 +23,7 @@ import typer
 
 from wm.datasets.reader import EpisodeStore
 from wm.errors import BadInputError, UnknownNameError
+from wm.experiments.goals import DEVELOPMENT
 from wm.experiments.options import at_least
 from wm.experiments.studies.encoders_candidates import NAMES, Study, chosen, make_encoders, measure_rates
 from wm.experiments.studies.encoders_models import FORMS, Goals, Plan, play, train_models
@@ -81,7 +82,7 @@ def main(
     form: Annotated[str, typer.Option(help=f"Forms between commas, of {', '.join(FORMS)}.")] = "compact,pooled",
     seeds: Annotated[str, typer.Option(help="Of training, between commas.")] = "0",
     evaluate: Annotated[int, typer.Option(help="Held-out goals.")] = 200,
-    seed: Annotated[int, typer.Option(help="Of the goals; below 1000 for the final look.")] = 1000,
+    seed: Annotated[int, typer.Option(help=f"Of the goals; below {DEVELOPMENT} for the final look.")] = 1000,
     strength: Annotated[float, typer.Option(help="Of the shifts, 0 to 1.", min=0.0, max=1.0)] = 0.25,
     pretrain_steps: Annotated[int, typer.Option(help="Of every objective.")] = 1500,
     pretrain_episodes: Annotated[int, typer.Option(help="Episodes whose frames encoders are trained on.")] = 600,

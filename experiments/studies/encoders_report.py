@@ -65,7 +65,7 @@ def _head(study: Study, plan: Plan, goals: Goals) -> list[str]:
     options: dict[str, object] = {"seeds": _listed(plan.seeds), "episodes": _listed(plan.episodes)}
     options |= {"middle": plan.middle, "form": ",".join(plan.forms)}
     options |= {"evaluate": goals.count, "seed": goals.seed, "strength": goals.strength}
-    by = f"the logs in {', '.join(path.name for path in study.frames)}" if study.frames else "push-T's logs"
+    by = f"the logs in {', '.join(map(str, study.frames))}" if study.frames else "push-T's logs"
     return [
         "# Encoders, compared by what a robot can do with them",
         "",

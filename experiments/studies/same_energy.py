@@ -32,7 +32,7 @@ from wm.errors import BadInputError
 from wm.experiments.atomic import write_files, write_json
 from wm.experiments.controllers import Mind, make_controller
 from wm.experiments.episode import Controller, Task
-from wm.experiments.goals import sample_tasks
+from wm.experiments.goals import DEVELOPMENT, sample_tasks
 from wm.experiments.play import Player, Setting
 from wm.experiments.run_folder import claim
 from wm.experiments.studies.launch import launch
@@ -205,7 +205,7 @@ def printed(result: Mapping[str, Any]) -> Table:
 def main(
     model: Annotated[str, typer.Option(help="Model: a shipped name or a path.")] = "pusht",
     problems: Annotated[int, typer.Option(help="Held-out tasks whose first plan is made.", min=1)] = 24,
-    seed: Annotated[int, typer.Option(help="Of the tasks and the noise; below 1000 for the final look.", min=0)] = 1030,
+    seed: Annotated[int, typer.Option(help=f"Of tasks, noise; below {DEVELOPMENT} for the final look.", min=0)] = 1030,
     out: Annotated[Path, typer.Option(help="File of the result; what is there goes on.")] = Path("same_energy.json"),
     settings: Annotated[str | None, typer.Option(help=f"Names between commas; default: {', '.join(DEFAULT)}.")] = None,
     threads: Annotated[int, typer.Option(help="Threads of torch.", min=1)] = 2,

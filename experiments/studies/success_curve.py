@@ -28,7 +28,7 @@ from rich.table import Table
 from wm.encoders.base import fingerprint
 from wm.experiments.atomic import write_files, write_json
 from wm.experiments.episode import EARLIER_WEIGHT, ROBOT_WEIGHT, Outcome, Task, goal_distance
-from wm.experiments.goals import sample_tasks
+from wm.experiments.goals import DEVELOPMENT, sample_tasks
 from wm.experiments.play import Player, Setting
 from wm.experiments.report.figures import png
 from wm.experiments.run_folder import claim
@@ -212,7 +212,9 @@ def printed(result: Mapping[str, Any]) -> Table:
 def main(
     settings: Annotated[str | None, typer.Option(help="Names between commas; default: all but the oracle.")] = None,
     episodes: Annotated[int, typer.Option(help="Goals of each setting.", min=1)] = 300,
-    seed: Annotated[int, typer.Option(help="Of the goals and the noise; below 1000 for the final look.", min=0)] = 1000,
+    seed: Annotated[
+        int, typer.Option(help=f"Of goals and noise; below {DEVELOPMENT} for the final look.", min=0)
+    ] = 1000,
     out: Annotated[Path, typer.Option(help="Folder; a study that is there goes on.")] = Path("success_curve"),
     model: Annotated[str, typer.Option(help="Model: a shipped name or a path.")] = "pusht",
     workers: Annotated[int, typer.Option(help="Processes of one thread each.", min=1)] = 2,

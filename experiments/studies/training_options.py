@@ -25,6 +25,7 @@ from wm.correct import CorrectConfig
 from wm.errors import UnknownNameError
 from wm.experiments import correct, refine, train
 from wm.experiments.atomic import write_json
+from wm.experiments.goals import DEVELOPMENT
 from wm.experiments.interval import paired_difference
 from wm.experiments.play import Setting
 from wm.experiments.recorder import Play
@@ -210,7 +211,7 @@ def main(
     options: Annotated[str, typer.Option(help="Names between commas.")] = ",".join(OPTIONS),
     searches: Annotated[str, typer.Option(help="Names between commas.")] = ",".join(SEARCHES),
     episodes: Annotated[int, typer.Option(help="Goals of each option and search.", min=1)] = 200,
-    seed: Annotated[int, typer.Option(help="Of the goals; below 1000 for the final look.", min=0)] = 1040,
+    seed: Annotated[int, typer.Option(help=f"Of the goals; below {DEVELOPMENT} for the final look.", min=0)] = 1040,
     workers: Annotated[int, typer.Option(help="Processes that play.", min=1)] = 1,
     docs: Annotated[Path, typer.Option(help="Folder of the page and its picture.")] = Path("docs/studies"),
 ) -> None:

@@ -48,7 +48,7 @@ def _lines(result: Result) -> list[str]:
         "`runs/model` is what `make model` makes. Every option is trained from the same draft and logs with the same "
         f"seed, far shorter than the shipped model: {budget['refine_steps']} steps of refining, "
         f"{budget['predictor_steps']} of the predictor on {budget['episodes']} episodes. All then play the same "
-        f"{result['episodes']} goals of push-T (seed {result['seed']}, for {purpose(result['seed'])}), {OFFSET} "
+        f"{result['episodes']} goals of push-T ({purpose(result['seed'])} seed {result['seed']}), {OFFSET} "
         f"control steps ahead, within {BUDGET}.",
         "",
         "Success in %, its 95 % interval, and the difference to `none` on the same goals in points with its interval; "

@@ -11,7 +11,7 @@ from wm.envs.arguments import picture_size, whole
 from wm.errors import BadInputError
 
 
-@pytest.mark.parametrize("value", ["96", 96.0, None, True, [96], 15, 1025, float("nan")])
+@pytest.mark.parametrize("value", ["96", 96.0, None, True, [96], 15, 1025, float("nan"), np.array([96])])
 def test_a_picture_size_that_is_none_is_refused(value: Any) -> None:
     with pytest.raises(BadInputError, match="image_size: expected 16 to 1024 pixels, came ") as caught:
         picture_size(value)

@@ -149,8 +149,10 @@ def test_several_worlds_are_refused_where_they_do_not_fit(
     out = tmp_path / "out"
     with pytest.raises(BadInputError, match="expected one folder of pictures, or episode stores; came several"):
         pretrain.run([store, pictures], out, objective="dino", **SIZES)
-    with pytest.raises(BadInputError, match="batch: expected >= 2, came 1"):
+    with pytest.raises(BadInputError, match="batch: expected a sample or more of each of 2 stores, came 1"):
         pretrain.run([store, strokes], out, **SIZES | {"batch": 1})
+    with pytest.raises(BadInputError, match="strokes: windows: expected an episode of at least 15 .*, came 5"):
+        pretrain.run([store, strokes], out, objective="vicreg", positive=15, **SIZES)
     assert not out.exists()
 
 

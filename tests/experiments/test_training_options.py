@@ -92,7 +92,10 @@ def test_the_table_has_every_option_under_every_search(trained: list[tuple[str, 
     page = training_options_report.write(result, tmp_path / "docs").read_text()
     assert all(f"| {option} | " in page and f"- {option}: " in page for option in ("none", "adversarial"))
     assert (
-        "`wm train --adversarial 0.05`" in page and "+0.0 (" in page and "for development" in page and "**" not in page
+        "`wm train --adversarial 0.05`" in page
+        and "+0.0 (" in page
+        and "(development seed " in page
+        and "**" not in page
     )
     with Image.open(tmp_path / "docs" / training_options_report.PICTURE) as image:
         assert image.width > 500

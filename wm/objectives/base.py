@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wm.encoders.base import Encoder
+from wm.errors import BadInputError
 from wm.fit import fast_bf16
 from wm.logs import Batch
 
@@ -75,7 +76,13 @@ class Mixture:
     sources: tuple[Source, ...]
 
     def draw(self, rng: np.random.Generator, n: int) -> Batch:
-        """n random samples, at least one of each source; one after the other, in `Batch.parts` apart."""
+        """n random samples, one source's after the other's; in `Batch.parts` apart.
+
+        Raises:
+            BadInputError: fewer than there are sources.
+        """
+        if n < len(self.sources):
+            raise BadInputError(f"batch: expected a sample of each of {len(self.sources)} sources, came {n}.")
         share, more = divmod(n, len(self.sources))
         parts = tuple(source.draw(rng, share + (i < more)) for i, source in enumerate(self.sources))
         frames = torch.cat([part.observations for part in parts])

@@ -85,7 +85,8 @@ def relit(pixels: Float[Tensor, "M 3 H W"], config: ViewConfig, generator: torch
 def _relit(pixels: Tensor, config: ViewConfig, field: Tensor, generator: torch.Generator) -> Tensor:
     m, (height, width) = len(pixels), pixels.shape[2:]
     seen = jitter(pixels, config, generator).contiguous(memory_format=torch.channels_last)
-    seen = torch.lerp(seen, _blurred(seen), config.blur * _uniform(m, 0.0, 1.0, generator))
+    share = config.blur * _uniform(m, 0.0, 1.0, generator)
+    seen = torch.lerp(seen, _blurred(seen), share.to(seen.dtype))
     top, left = (torch.randint(side, (m,), generator=generator).tolist() for side in (height, width))
     noise = torch.stack([field[:, y : y + height, x : x + width] for y, x in zip(top, left, strict=True)])
     strength = config.noise * _uniform(m, -1.0, 1.0, generator)

@@ -65,17 +65,49 @@ def test_the_loss_is_the_mean_of_the_worlds_own(logs: Mixture, square_encoder: C
 
 def test_every_world_teaches_the_encoder(logs: Mixture, square_encoder: Callable[[], TinyEncoder]) -> None:
     torch.manual_seed(0)
-    objective, batch = CONFIG.build(square_encoder(), logs), logs.draw(np.random.default_rng(0), 8)
-    batch.observations.requires_grad_(False)
-    for source in (0, 1):
-        objective.zero_grad()
+    objective = CONFIG.unregulated().build(square_encoder(), logs).eval()
+    batch, weight = logs.draw(np.random.default_rng(0), 8), objective.encoder.project.weight
+    for silent in (0, 1):
+        for parameter in objective.worlds[silent].parameters():  # it now says the same of every picture
+            parameter.detach().zero_()
         value, _ = objective.loss(batch, Moment(0, 9, torch.Generator().manual_seed(0)))
-        value.backward()
-        assert all(parameter.grad is not None for parameter in objective.worlds[source].parameters())
+        (gradient,) = torch.autograd.grad(value, weight, allow_unused=True)
+        assert (gradient is not None and bool(gradient.abs().max() > 1e-6)) == (silent == 0)  # first one, then both
+
+
+def test_anything_but_as_many_logs_with_actions_is_refused(
+    logs: Mixture, square_encoder: Callable[[], TinyEncoder]
+) -> None:
     with pytest.raises(BadInputError, match="expected logs of 2 worlds, came 0"):
         CONFIG.build(square_encoder(), logs.sources[0])
+    pictures = Pictures(np.zeros((1, 24, 24, 3), np.uint8), np.zeros(1, np.int64))
     with pytest.raises(BadInputError, match="expected windows of a log with actions, came pictures"):
-        CONFIG.build(square_encoder(), Mixture((logs.sources[0], Pictures(np.zeros((1, 24, 24, 3)), np.zeros(1)))))
+        CONFIG.build(square_encoder(), Mixture((logs.sources[0], pictures)))
+    with pytest.raises(BadInputError, match="batch: expected a sample of each of 2 sources, came 1"):
+        logs.draw(np.random.default_rng(0), 1)
+
+
+def test_a_collapse_on_one_world_alone_is_seen(
+    tmp_path: Path, logs: Mixture, square_encoder: Callable[[], TinyEncoder], capsys: pytest.CaptureFixture[str]
+) -> None:
+    schedule = FitConfig(steps=60, batch=32, learning_rate=5e-3, warmup=40, log_every=60)
+    frames = [torch.from_numpy(np.asarray(log.log.observations)[:64]) for log in logs.sources]
+    figures = []
+    for name, second in {"other": frames[1], "same": frames[1][:1].expand(9, -1, -1, -1)}.items():
+        torch.manual_seed(1)
+        shown = [Watched(frames[0]), Watched(second)]
+        figures.append(pretrain(square_encoder(), logs, CONFIG, schedule, tmp_path / name, shown))
+    assert [each["collapsed"] for each in figures] == [0, 1] and figures[1]["embedding_std"] < 1e-4
+    assert "COLLAPSE seen at step 60 (source 2): rank of the features" in capsys.readouterr().err
+
+
+def test_light_is_for_the_frames_of_all_worlds(logs: Mixture, square_encoder: Callable[[], TinyEncoder]) -> None:
+    batch, values = logs.draw(np.random.default_rng(0), 8), []
+    for light in (False, True):
+        torch.manual_seed(0)
+        objective = replace(CONFIG.unregulated(), light=light).build(square_encoder(), logs)
+        values.append(objective.loss(batch, Moment(0, 9, torch.Generator().manual_seed(0)))[0].item())
+    assert values[0] != pytest.approx(values[1], rel=1e-3)
 
 
 @pytest.mark.parametrize("light", [False, True])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -15,8 +17,8 @@ def draws(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def pictures(m: int = 6, size: int = 24) -> Tensor:
-    return 1.6 * torch.rand(m, 3, size, size, generator=draws(9)) - 0.8
+def pictures(m: int = 6, size: int = 24, width: int | None = None) -> Tensor:
+    return 1.6 * torch.rand(m, 3, size, width or size, generator=draws(9)) - 0.8
 
 
 def test_the_generator_decides_the_view() -> None:
@@ -77,3 +79,51 @@ def test_hue_turns_colours_and_leaves_grey_alone() -> None:
     assert torch.allclose(jitter(grey, turning, draws()), grey, atol=1e-5)
     turned = jitter(red, turning, draws())
     assert torch.allclose(turned.mean(1), red.mean(1), atol=1e-5) and (turned - red).abs().amax((1, 2, 3)).min() > 0.01
+
+
+@pytest.mark.parametrize("width", [24, 17])
+def test_colours_are_changed_one_thing_after_the_other(width: int) -> None:
+    """Brightness, contrast around the mean luminance, saturation, hue: step by step as in a textbook."""
+    config, x, generator = ViewConfig(hue=0.2), pictures(9, width=width), draws(3)
+    luma = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+
+    def uniform(most: float, around: float = 1.0) -> Tensor:
+        return (around - most + 2 * most * torch.rand(len(x), generator=generator))[:, None, None, None]
+
+    levels = (x + 1) / 2 * uniform(config.brightness)
+    mean = (levels * luma).sum(1, keepdim=True).mean((2, 3), keepdim=True)
+    levels = mean + (levels - mean) * uniform(config.contrast)
+    grey = (levels * luma).sum(1, keepdim=True)
+    levels = grey + (levels - grey) * uniform(config.saturation)
+    angle, axis = 2 * torch.pi * uniform(config.hue, 0.0), torch.full((1, 3, 1, 1), 3**-0.5)
+    along = (levels * axis).sum(1, keepdim=True) * axis
+    around = torch.linalg.cross(axis.expand_as(levels), levels, dim=1)
+    turned = along + (levels - along) * angle.cos() + around * angle.sin()
+    assert torch.allclose(jitter(x, config, draws(3)), 2 * turned - 1, atol=1e-5)
+
+
+def test_noise_is_each_pictures_own_and_as_strong_as_it_is_said() -> None:
+    grey = torch.zeros(100, 3, 24, 30)
+    noise = relit(grey, replace(STILL, noise=0.2), draws()).flatten(1)
+    strengths = noise.std(1)
+    assert strengths.max() <= 0.23 and strengths.min() < 0.05 and 0.08 < strengths.mean() < 0.12
+    strong = noise[strengths > 0.1]
+    alike = torch.corrcoef(strong) - torch.eye(len(strong))
+    assert (alike.abs() > 0.5).float().mean() < 0.01 and alike.abs().mean() < 0.1  # of one field, seldom of one place
+
+
+def test_a_blur_spreads_what_is_bright_and_keeps_its_sum() -> None:
+    points = torch.full((40, 3, 24, 24), -0.5)
+    points[:, :, 12, 10] = 0.5
+    seen = relit(points, replace(STILL, blur=1.0), draws()) + 0.5
+    assert torch.allclose(seen.sum((2, 3)), torch.ones(40, 3), atol=1e-4)
+    peaks = seen[:, 0, 12, 10]
+    assert peaks.min() < 0.4 and peaks.max() > 0.8 and (seen[:, 0, 12, 11] > 0).all()
+
+
+def test_a_large_batch_is_relit_picture_by_picture() -> None:
+    x = pictures(70, size=10, width=14)
+    seen = relit(x, replace(STILL, brightness=0.1), draws())
+    factors = ((seen + 1) / (x + 1)).flatten(1)
+    assert seen.shape == x.shape and torch.allclose(factors, factors[:, :1].expand_as(factors), rtol=1e-3)
+    assert len(factors[:, 0].unique()) > 60 and factors.min() >= 0.9 and factors.max() <= 1.1 and factors.std() > 0.03
