@@ -12,6 +12,7 @@ from rich.console import Console
 
 from wm.datasets.reader import EpisodeStore
 from wm.decoder import DECODER_FILE, Decoder, load_decoder, model_fingerprint, save_decoder, train_decoder
+from wm.encoders.registry import load_encoder
 from wm.errors import UnknownNameError
 from wm.experiments import collect, pretrain, refine, train
 from wm.experiments.assemble import ASSETS
@@ -91,22 +92,36 @@ FOREIGN = Recipe(
 """The recipe of any other world: small, about half an hour on two cores; the encoder is not refined."""
 
 
-def build(env: str, out: Path, recipe: Recipe, workers: int) -> Path:
+def build(env: str, out: Path, recipe: Recipe, workers: int, encoder: Path | None = None) -> Path:
     """Make a model; every stage continues where an interrupted run stopped.
+
+    Args:
+        env: Its world.
+        out: Folder of everything that is made.
+        recipe: How much of everything.
+        workers: Processes that collect.
+        encoder: A file of `wm pretrain` to build on as it is, so that one encoder serves several worlds; None: one of
+            this world's own is pretrained, and refined if the recipe says so.
 
     Returns:
         Folder with `model.safetensors`, `decoder.safetensors` and the held-out report.
+
+    Raises:
+        CheckpointError: `encoder` cannot be read, or is none; before anything is collected.
     """
-    console, seed, data = Console(stderr=True), recipe.seed, out / "data"
+    console, seed, data, given = Console(stderr=True), recipe.seed, out / "data", encoder
+    if given is not None:
+        load_encoder(given)
     console.rule("1/6 collect")
     collect.collect(env, recipe.episodes, data, steps=recipe.steps, seed=seed, workers=workers, image_size=96)
-    console.rule("2/6 pretrain the encoder")
-    encoder = pretrain.run(
-        data, out / "encoder", encoder=recipe.encoder, width=recipe.token_width, episodes=recipe.pretrain_episodes,
-        steps=recipe.pretrain_steps, batch=recipe.pretrain_batch, seed=seed, frameskip=find_world(env).frameskip,
-    )  # fmt: skip
+    if given is None:
+        console.rule("2/6 pretrain the encoder")
+        encoder = pretrain.run(
+            data, out / "encoder", encoder=recipe.encoder, width=recipe.token_width, episodes=recipe.pretrain_episodes,
+            steps=recipe.pretrain_steps, batch=recipe.pretrain_batch, seed=seed, frameskip=find_world(env).frameskip,
+        )  # fmt: skip
     config = _config(env, data, recipe)
-    if recipe.draft_steps:
+    if recipe.draft_steps and given is None:
         console.rule("3/6 train a draft of the world model")
         draft = replace(config, episodes=recipe.draft_episodes, proposals=0)  # it plans nothing
         first = train.run(data, encoder, out / "draft", train.scheduled(draft, recipe.draft_steps, seed), seed)
@@ -164,13 +179,17 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of everything that is made; an interrupted build is continued.")],
     env: Annotated[str, typer.Option(help="Environment.")] = "pusht",
     workers: Annotated[int, typer.Option(help="Processes that collect.")] = 2,
+    encoder: Annotated[
+        Path | None,
+        typer.Option(help="Encoder of `wm pretrain` to build on as it is; else one is made."),
+    ] = None,
     ship: Annotated[bool, typer.Option(help="Also install the result as the shipped model.")] = False,
 ) -> None:
     """Make a model from nothing: collect, pretrain, refine, train, decoder; a shipped one by its own recipe."""
     world = find_world(env)
     if ship and world.name not in SHIPPED:
         raise UnknownNameError("shipped model", env, SHIPPED)
-    folder = build(env, out, SHIPPED.get(world.name, FOREIGN), workers)
+    folder = build(env, out, SHIPPED.get(world.name, FOREIGN), workers, encoder)
     print(f"{folder}: built; `wm eval --env {env} --model {folder / 'model.safetensors'}` measures it.")
     if ship:
         print(f"{install(folder, world.name)}: installed.")

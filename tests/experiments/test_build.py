@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,7 +17,9 @@ from tests.experiments.small_planner import plan_little
 from tests.experiments.small_training import TINY, small_training
 from wm.datasets.reader import EpisodeStore
 from wm.decoder import DECODER_FILE, load_decoder, model_fingerprint
-from wm.errors import MismatchError
+from wm.encoders.base import fingerprint
+from wm.encoders.registry import load_encoder
+from wm.errors import CheckpointError, MismatchError
 from wm.experiments import build
 from wm.experiments.worlds import WORLDS, find_world
 from wm.model import load_model
@@ -79,6 +82,21 @@ def test_a_second_call_trains_nothing(
     before = {path: path.read_bytes() for path in out.rglob("*.safetensors")}
     build.build(env, out, recipe, workers=0)
     assert before == {path: path.read_bytes() for path in out.rglob("*.safetensors")}
+
+
+def test_a_given_encoder_is_built_on_as_it_is(small: pytest.MonkeyPatch, pusht: Path, tmp_path: Path) -> None:
+    given = pusht / "encoder" / "encoder.safetensors"
+    recipe = replace(TINY, proposal_steps=0)  # whose draft and refining are left out
+    shutil.copytree(pusht / "data", tmp_path / "data")
+    build.build("pusht", tmp_path, recipe, workers=0, encoder=given)
+    model, provenance = load_model(tmp_path / "model" / "model.safetensors")
+    assert fingerprint(model.encoder) == fingerprint(load_encoder(given))
+    assert provenance["encoder"]["command"] == "wm pretrain"  # type: ignore[index]
+    assert {path.name for path in tmp_path.iterdir()} >= {"data", "model"}
+    assert not any((tmp_path / stage).exists() for stage in ("encoder", "draft", "refined"))
+    with pytest.raises(CheckpointError, match="expected an encoder, came 'world-model'"):
+        build.build("pusht", tmp_path / "none", recipe, workers=0, encoder=tmp_path / "model" / "model.safetensors")
+    assert not (tmp_path / "none").exists()
 
 
 def test_install_puts_the_files_where_shipped_models_live(
