@@ -83,7 +83,7 @@ def main(
     seeds: Annotated[str, typer.Option(help="Of training, between commas.")] = "0",
     evaluate: Annotated[int, typer.Option(help="Held-out goals.")] = 200,
     seed: Annotated[int, typer.Option(help=f"Of the goals; below {DEVELOPMENT} for the final look.")] = 1000,
-    strength: Annotated[float, typer.Option(help="Of the shifts, 0 to 1.", min=0.0, max=1.0)] = 0.25,
+    strength: Annotated[float, typer.Option(help="Of the shifts, 0 to 1.", min=0.0, max=1.0)] = 0.1,
     pretrain_steps: Annotated[int, typer.Option(help="Of every objective.")] = 1500,
     pretrain_episodes: Annotated[int, typer.Option(help="Episodes whose frames encoders are trained on.")] = 600,
     train_steps: Annotated[int, typer.Option(help="Of every world model.")] = 3000,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -66,20 +67,23 @@ def _head(study: Study, plan: Plan, goals: Goals) -> list[str]:
     options |= {"middle": plan.middle, "form": ",".join(plan.forms)}
     options |= {"evaluate": goals.count, "seed": goals.seed, "strength": goals.strength}
     by = f"the logs in {', '.join(map(str, study.frames))}" if study.frames else "push-T's logs"
+    about = (
+        "Each of the [laboratory](../laboratory.md)'s objectives (`acjepa-light`: on frames in light of their own) and "
+        "three controls: the same network with random weights, raw pixels (averaged down to 32 × 32, cut into 8 × 8 "
+        "patches), and a public network trained on ImageNet. On every encoder the same world model is trained, its "
+        f"state head in closed form. It plays the same {goals.count} held-out goals ({purpose(goals.seed)} seed "
+        f"{goals.seed}), {OFFSET} control steps ahead, in at most {BUDGET}. Encoders of ours: {study.pretrain_steps:,} "
+        f"steps of {BATCH} samples, tokens of {WIDTH} numbers, on {by}, {study.pretrain_episodes:,} episodes of each "
+        f"store; world models: {study.train_steps:,} steps. Success rates have 95 % intervals: of one training seed "
+        "Wilson's; of several, which play the same goals, a bootstrap's that draws goals and seeds anew "
+        f"({RESAMPLES:,} times; of few seeds it is rough), but where all or none were reached Wilson's of as many "
+        "trials as there are goals. Made of what is there by"
+    )
+    lines = textwrap.wrap(about, 120, break_long_words=False, break_on_hyphens=False)
     return [
         "# Encoders, compared by what a robot can do with them",
         "",
-        "Each of the [laboratory](../laboratory.md)'s objectives (`acjepa-light`: on frames in light of",
-        "their own) and three controls: the same network with random weights, raw pixels (averaged down to",
-        "32 × 32, cut into 8 × 8 patches), and a public network trained on ImageNet. On every",
-        "encoder the same world model is trained, its state head in closed form. It plays the same",
-        f"{goals.count} held-out goals ({purpose(goals.seed)} seed {goals.seed}), {OFFSET} control steps ahead, in",
-        f"at most {BUDGET}. Encoders of ours: {study.pretrain_steps:,} steps of {BATCH} samples, tokens of {WIDTH}",
-        f"numbers, on {by},",
-        f"{study.pretrain_episodes:,} episodes of each store; world models: {study.train_steps:,} steps.",
-        "Success rates have 95 % intervals: of one training seed Wilson's; of several, which play the same goals, a",
-        f"bootstrap's that draws goals and seeds anew ({RESAMPLES:,} times; of few seeds it is rough), but where all",
-        "or none were reached Wilson's of as many trials as there are goals. Made of what is there by",
+        *lines,
         "",
         _command(study, **options, stage="report"),
         "",
@@ -203,14 +207,15 @@ def _number(value: float | None, form: str) -> str:
 
 def _missing(found: Mapping[str, Figures], plan: Plan, goals: Goals) -> list[str]:
     """What is not measured, or on fewer goals than asked for by one of the seeds."""
-    lines = []
-    for name in plan.names:
-        have = found[name].success if name in found else {}
+    lines, none = [], [name for name in plan.names if name not in found]
+    for name, figures in found.items():
+        have = figures.success
         words = [_words(one) for one in conditions(plan) if one not in have]
-        seeds = sorted({*plan.seeds, *(found[name].seeds if name in found else ())})
+        seeds = sorted({*plan.seeds, *figures.seeds})
         for one, success in have.items():
             played = {seed: len(success.reached.get(seed, ())) for seed in seeds}
             few = [f"{n} of {goals.count} goals of seed {seed}" for seed, n in played.items() if n < goals.count]
             words += [f"{_words(one)}: {', '.join(few)}"] if few else []
         lines += [f"- {name}: {'; '.join(words)}"] if words else []
+    lines += [f"- Nothing of {', '.join(none)}."] if none else []
     return ["## Not measured", "", *(lines or ["Nothing is missing."])]
