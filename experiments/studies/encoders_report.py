@@ -95,8 +95,10 @@ def _winner(found: Mapping[str, Figures], plan: Plan) -> list[str]:
     if not marks:
         return [*lines, "No objective has all of these figures yet.", ""]
     name, *others = marks
-    lines.append(f"**{name}**, {100 * marks[name]:.1f} %" + (f", before {_marks(others, marks)}." if others else "."))
-    lacking = [each for each in found if each not in CONTROLS and not _measured(found[each], plan)]
+    lacking = [each for each in plan.names if each not in CONTROLS]
+    lacking = [each for each in lacking if each not in found or not _measured(found[each], plan)]
+    before = f", before {_marks(others, marks)}" if others else ""
+    lines.append(f"{'So far ' if lacking else ''}**{name}**, {100 * marks[name]:.1f} %{before}.")
     lines += [f"Not in the race yet: {', '.join(lacking)}."] if lacking else []
     rivals = [control for control in CONTROLS if control in found]
     rows = []
