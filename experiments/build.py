@@ -109,19 +109,19 @@ def build(env: str, out: Path, recipe: Recipe, workers: int, encoder: Path | Non
     Raises:
         CheckpointError: `encoder` cannot be read, or is none; before anything is collected.
     """
-    console, seed, data, given = Console(stderr=True), recipe.seed, out / "data", encoder
-    if given is not None:
-        load_encoder(given)
+    console, seed, data, refined = Console(stderr=True), recipe.seed, out / "data", encoder is None
+    if encoder is not None:
+        load_encoder(encoder)
     console.rule("1/6 collect")
     collect.collect(env, recipe.episodes, data, steps=recipe.steps, seed=seed, workers=workers, image_size=96)
-    if given is None:
+    if encoder is None:
         console.rule("2/6 pretrain the encoder")
         encoder = pretrain.run(
             data, out / "encoder", encoder=recipe.encoder, width=recipe.token_width, episodes=recipe.pretrain_episodes,
             steps=recipe.pretrain_steps, batch=recipe.pretrain_batch, seed=seed, frameskip=find_world(env).frameskip,
         )  # fmt: skip
     config = _config(env, data, recipe)
-    if recipe.draft_steps and given is None:
+    if recipe.draft_steps and refined:
         console.rule("3/6 train a draft of the world model")
         draft = replace(config, episodes=recipe.draft_episodes, proposals=0)  # it plans nothing
         first = train.run(data, encoder, out / "draft", train.scheduled(draft, recipe.draft_steps, seed), seed)
