@@ -112,8 +112,7 @@ def run(
     frameskip = player.model.spec.frameskip
     planned = kept(folder, makers, frameskip, asked, PLANS)  # refused before anything is planned
     _plan_missing(player, tasks, makers, {name: planned[name] for name in asked})
-    found = kept(folder, makers, frameskip, file=PLANS)
-    plans = {name: rows.first(problems) for name, rows in found.items()}
+    plans = {name: rows.first(problems) for name, rows in kept(folder, makers, frameskip, file=PLANS).items()}
     table = {n: numbers(found, plans[reference]) for n, found in plans.items() if found and n != reference}
     result = config | {
         "model": model_name,
