@@ -7,9 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from wm.linear import linear
-
-_AVX512 = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+from wm.linear import AVX512, linear
 
 Past = tuple[Tensor, Tensor]
 """Keys ``(M, k * N, I)`` and values ``(M, I, k * N)`` of k frames of N tokens."""
@@ -115,7 +113,7 @@ def _products(x: Float[Tensor, "N GX"], weights: Float[Tensor, "GY X"], groups: 
 
 def _grouped(tokens: int, inner: int, *tensors: Tensor) -> bool:
     """Whether `_attend_grouped` is faster here, and no gradient has to pass."""
-    if not _AVX512 or tokens < TOKENS or tokens * inner < NUMBERS:
+    if not AVX512 or tokens < TOKENS or tokens * inner < NUMBERS:
         return False
     if torch.is_grad_enabled() and any(each.requires_grad for each in tensors):
         return False

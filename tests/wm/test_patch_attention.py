@@ -14,7 +14,7 @@ from wm.patch_attention import Past, attend, project
 
 M, N, D = 3, 100, 40
 
-fast_only = pytest.mark.skipif(not patch_attention._AVX512, reason="no AVX-512 here")
+fast_only = pytest.mark.skipif(not patch_attention.AVX512, reason="no AVX-512 here")
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def test_both_ways_equal_a_dense_one(
     fast: bool, heads: int, width: int, passes: list[int], newest: bool, scores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, weight = torch.randn(M, sum(passes), N, D), torch.randn(3 * heads * width, D) * D**-0.5
-    monkeypatch.setattr(patch_attention, "_AVX512", fast)
+    monkeypatch.setattr(patch_attention, "AVX512", fast)
     monkeypatch.setattr(patch_attention, "SCORES", scores)
     monkeypatch.setattr(patch_attention, "_attend_plain" if fast else "_attend_grouped", refuse)
     with torch.inference_mode():
@@ -70,7 +70,7 @@ def test_a_past_from_one_way_serves_the_other(monkeypatch: pytest.MonkeyPatch) -
         past: Past | None = None
         with torch.inference_mode():
             for frame, way in zip(x.split(1, dim=1), ways, strict=True):
-                monkeypatch.setattr(patch_attention, "_AVX512", way)
+                monkeypatch.setattr(patch_attention, "AVX512", way)
                 mixed, past = attend(*project(frame, weight, False), past, heads)
         torch.testing.assert_close(mixed, dense(x, weight, heads, 1).float(), atol=1e-5, rtol=1e-5)
 
