@@ -5,8 +5,8 @@
 The rival embeds all actions so far and computes the whole window of three frames in each step, and encodes picture and
 goal again in each iteration. Ours encodes once, and rolls out as `wm.frame_causal` says. Both score the candidates that
 the rival draws; their costs have to agree to rounding. With ``--rival DIR`` and ``--rival-model DIR`` the rival is the
-own code of stable-worldmodel's solver (github.com/rbalestr-lab/stable-worldmodel) on that of LeWM's model (a copy of
-lucas-maes/le-wm), otherwise `rival_reference.LeWM`.
+own code of stable-worldmodel's solver (github.com/galilai-group/stable-worldmodel, as laid out since July 2026) on that
+of LeWM's model (a copy of lucas-maes/le-wm), otherwise `rival_reference.LeWM`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from torch import Tensor
 from wm.errors import BadInputError
 from wm.experiments.atomic import write_json
 from wm.experiments.studies import rival_flops
-from wm.experiments.studies.launch import launch
-from wm.experiments.studies.race import gemm_rates, machine
+from wm.experiments.studies.launch import judge, launch
+from wm.experiments.studies.race import machine
 from wm.experiments.studies.rival_code import LeWMCode
 from wm.experiments.studies.rival_reference import LeWM, PictureEncoder
 from wm.experiments.studies.rival_search import Scene, Scored, Search, elite_mean, race, settings
@@ -136,11 +136,10 @@ def run(
     if rival is not None:
         theirs = LeWMCode(*rival, state, sizes, encoder, search)
     ours = Ours(state, sizes, encoder, search, chunk)
-    rates = gemm_rates(min(chunk, search.samples), sizes.width, 3 * sizes.heads * sizes.head_width)
     arms = (lambda: theirs.plan(scene), lambda candidates: ours.plan(scene, candidates))
     name = "reference loop" if rival is None else "its own code"
     result = settings("rival_cem_lewm", name, about, sizes, search, chunk)
-    result |= race(*arms, runs, gigaflop(sizes, search), rates)
+    result |= race(*arms, runs, gigaflop(sizes, search))
     write_json(out, result)
     return result
 
@@ -158,11 +157,11 @@ def main(
     image: Annotated[int, typer.Option(help="Side of the encoder's picture (px).", min=14)] = 224,
     depth: Annotated[int, typer.Option(help="Layers of the predictor.", min=1)] = 6,
     encoder_depth: Annotated[int, typer.Option(help="Layers of the encoder.", min=1)] = 12,
-    seed: Annotated[int, typer.Option(help="Of weights, problems and noise.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Of weights, problems and noise.", min=0, max=2**63 - 1)] = 0,
     rival: Annotated[Path | None, typer.Option(help="Folder with stable-worldmodel's code, to run it instead.")] = None,
     rival_model: Annotated[Path | None, typer.Option(help="Folder with LeWM's code; goes with --rival.")] = None,
 ) -> None:
-    """Race stable-worldmodel's CEM against ours; exit code 1 when ours is less than 1.5 times as fast."""
+    """Race stable-worldmodel's CEM against ours; exit code 3 when ours is less than 1.5 times as fast."""
     if (rival is None) != (rival_model is None):
         raise BadInputError("--rival and --rival-model: expected both folders or none, came one.")
     folders = None if rival is None or rival_model is None else (rival, rival_model)
@@ -170,7 +169,7 @@ def main(
     search = Search(samples, iterations, topk, horizon, problems, seed)
     result = run(sizes, search, runs, out, threads, chunk, folders)
     Console().print_json(data=result)
-    raise typer.Exit(int(result["ratio"] < 1.5))
+    judge(result["ratio"] >= 1.5)
 
 
 if __name__ == "__main__":

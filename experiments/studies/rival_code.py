@@ -100,19 +100,19 @@ class LeWMCode:
     def __init__(
         self, folder: Path, model_folder: Path, state: State, sizes: Sizes, encoder: PictureEncoder, search: Search
     ) -> None:
-        solver = ("stable_worldmodel/solver/cem.py", "stable_worldmodel/solver/solver.py")
-        require("--rival", folder, solver, ("loguru", "gymnasium"))
+        solver = ("cem.py", "solver.py", "utils.py", "callbacks/__init__.py")
+        files = tuple(f"stable_worldmodel/planning/solver/{name}" for name in solver)
+        require("--rival", folder, (*files, "stable_worldmodel/protocols.py"), ("gymnasium",))
         require("--rival-model", model_folder, ("jepa.py", "module.py"), ("einops",))
         if sizes.window != 3:
             raise BadInputError(f"window: LeWM's code rolls out over 3 frames, came {sizes.window}.")
-        package = "stable_worldmodel"  # its own __init__ imports environments and data sets
-        inner = folder / package
-        stand_ins = {
-            package: module_of(package, __path__=[str(inner)]),
-            f"{package}.solver": module_of(f"{package}.solver", __path__=[str(inner / "solver")]),
-        }
+        # its packages' own __init__ import environments, data sets and all other solvers
+        package = "stable_worldmodel"
+        inner = {package: folder / package, f"{package}.planning": folder / package / "planning"}
+        inner[f"{package}.planning.solver"] = folder / package / "planning" / "solver"
+        stand_ins = {name: module_of(name, __path__=[str(path)]) for name, path in inner.items()}
         with importing(folder, (package,), stand_ins):
-            self.make = importlib.import_module(f"{package}.solver.cem").CEMSolver
+            self.make = importlib.import_module(f"{package}.planning.solver.cem").CEMSolver
         with importing(model_folder, ("jepa", "module"), {}):
             jepa, module = importlib.import_module("jepa"), importlib.import_module("module")
         self.model: Any = _lewm(jepa, module, sizes, encoder).eval().requires_grad_(False)

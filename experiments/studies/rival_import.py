@@ -34,15 +34,19 @@ def require(option: str, folder: Path, files: tuple[str, ...], packages: tuple[s
 
 @contextlib.contextmanager
 def importing(folder: Path, names: tuple[str, ...], stand_ins: dict[str, ModuleType]) -> Iterator[None]:
-    """Imports from the folder first; its modules and the stand-ins are forgotten afterwards."""
+    """Imports from the folder first; its modules and the stand-ins are forgotten afterwards.
+
+    Raises:
+        BadInputError: whatever the folder's code raises on the way.
+    """
     tops = {*names, *(name.split(".")[0] for name in stand_ins)}
     others = _taken_out(tops)
     sys.modules.update(stand_ins)
     try:
         with mock.patch.object(sys, "path", [str(folder), *sys.path]):
             yield
-    except ImportError as error:
-        raise BadInputError(f"{folder}: its code cannot be imported ({error}).") from error
+    except Exception as error:
+        raise BadInputError(f"{folder}: its code cannot be imported ({type(error).__name__}: {error}).") from error
     finally:
         _taken_out(tops)
         sys.modules.update(others)

@@ -33,7 +33,7 @@ def test_both_arms_agree_over_all_iterations_and_problems(study: Any, sizes: Siz
     assert 0 <= result["largest_relative_cost_difference"] < 1e-5 and result["largest_plan_difference"] < 1e-5
     assert result["rival"] == "reference loop" and result["machine"]["torch_threads"] == 1
     assert result["ratio"] > 0 and len(result["ratio_of_each_run"]) == 2
-    assert result["gflop_ratio"] > 1 and set(result["gemm_gflop_per_s"]) == {"torch.mm", "wm.linear"}
+    assert result["gflop_ratio"] > 1
     for arm in ("theirs", "ours"):
         assert result[arm]["min_s"] <= result[arm]["median_s"] <= result[arm]["max_s"]
         assert result[arm]["gflop_per_s"] == pytest.approx(result[arm]["gflop"] / result[arm]["median_s"])
@@ -59,10 +59,10 @@ def test_costs_that_differ_are_no_race() -> None:
     scored = Scored(torch.zeros(1, 1, 2, 3, 4), torch.ones(1, 1, 2), torch.zeros(1, 3, 4))
     other = dataclasses.replace(scored, costs=torch.tensor([[[1.0, 1.001]]]))
     with pytest.raises(BadInputError, match=r"^costs: expected a relative difference of at most 1e-05, came 0\.001\.$"):
-        rival_search.race(lambda: scored, lambda candidates: other, 1, {}, {})
+        rival_search.race(lambda: scored, lambda candidates: other, 1, {})
     broken = dataclasses.replace(scored, costs=torch.full((1, 1, 2), torch.nan))
     with pytest.raises(BadInputError, match="came nan"):
-        rival_search.race(lambda: scored, lambda candidates: broken, 1, {}, {})
+        rival_search.race(lambda: scored, lambda candidates: broken, 1, {})
 
 
 def test_bad_options_are_one_line() -> None:
@@ -89,17 +89,9 @@ def test_arms_take_turns_and_medians_are_theirs_over_ours() -> None:
     order: list[str] = []
     race.alternate({"theirs": lambda: order.append("theirs"), "ours": lambda: order.append("ours")}, 2)
     assert order == ["theirs", "ours", "theirs", "ours"]
-    made = race.summary(
-        {"theirs": [4.0, 6.0, 5.0], "ours": [1.0, 2.0, 9.0]},
-        {"theirs": 10.0, "ours": 8.0},
-        {"torch.mm": 4.0, "wm.linear": 8.0},
-    )
+    made = race.summary({"theirs": [4.0, 6.0, 5.0], "ours": [1.0, 2.0, 9.0]}, {"theirs": 10.0, "ours": 8.0})
     assert made["ratio"] == 2.5 and made["ratio_of_each_run"] == [4.0, 3.0, pytest.approx(5 / 9)]
-    assert (
-        made["ours"]["gflop_per_s"] == 4.0
-        and made["ours"]["of_torch_mm"] == 1.0
-        and made["ours"]["of_best_gemm"] == 0.5
-    )
+    assert made["ours"]["gflop_per_s"] == 4.0 and made["theirs"]["gflop_per_s"] == 2.0
 
 
 def test_arithmetic_of_the_published_sizes() -> None:
@@ -113,21 +105,22 @@ def test_arithmetic_of_the_published_sizes() -> None:
     assert ours(dino, 1) == theirs(dino, 1) and encoder(Sizes()) == pytest.approx(9.1, abs=0.1)
 
 
-@pytest.mark.parametrize("package", ["einops", "loguru"])
+@pytest.mark.parametrize("package", ["einops", "gymnasium"])
 def test_what_a_rival_lacks_is_said_in_one_line(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def race_it() -> None:
         folders: Any = tmp_path if package == "einops" else (tmp_path, tmp_path)
-        study, sizes = STUDIES[package == "loguru"]
+        study, sizes = STUDIES[package == "gymnasium"]
         study.run(sizes, SEARCH, 1, tmp_path / "result.json", threads=1, rival=folders)
 
-    first = "models/vit.py" if package == "einops" else "stable_worldmodel/solver/cem.py"
+    first = "models/vit.py" if package == "einops" else "stable_worldmodel/planning/solver/cem.py"
     with pytest.raises(
         BadInputError, match=rf"^--rival .*: expected the rival's repository, {first}, .* is missing\.$"
     ):
         race_it()
     models = [f"models/{name}.py" for name in ("vit", "visual_world_model", "proprio")]
     planners = [f"planning/{name}.py" for name in ("cem", "objectives")]
-    solvers = [f"stable_worldmodel/solver/{name}.py" for name in ("cem", "solver")]
+    solvers = [f"planning/solver/{name}.py" for name in ("cem", "solver", "utils", "callbacks/__init__")]
+    solvers = [f"stable_worldmodel/{name}" for name in (*solvers, "protocols.py")]
     for name in [*models, *planners, *solvers, "jepa.py", "module.py"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("import a_package_that_is_not_there")
