@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import platform
 import statistics
 import tempfile
 import time
@@ -29,6 +28,7 @@ from wm.experiments.assemble import make_env, make_model, make_mpc
 from wm.experiments.atomic import write_json
 from wm.experiments.episode import Controller
 from wm.experiments.goals import sample_tasks
+from wm.experiments.studies.race import processor
 from wm.experiments.worlds import find_world
 
 RUNS = 7
@@ -168,7 +168,7 @@ def main(
     model: Annotated[str, typer.Option(help="Shipped model or path.")] = "pusht",
 ) -> None:
     """Measure rates and times of the parts on this machine."""
-    machine = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__}
+    machine = {"processor": processor(), "torch": torch.__version__}
     machine |= {"torch_threads": str(torch.get_num_threads()), "runs": str(RUNS), "statistic": "median"}
     figures: dict[str, Any] = {**bench_push_t(), **bench_chips(), **bench_arm(), **bench_store(), **bench_model(model)}
     write_json(out / "bench.json", {"machine": machine, "figures": figures})

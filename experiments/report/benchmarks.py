@@ -19,10 +19,11 @@ from matplotlib.figure import Figure
 
 from wm.errors import BadInputError
 from wm.experiments.atomic import write_files
+from wm.experiments.goals import DEVELOPMENT
 from wm.experiments.report.figures import png
 from wm.experiments.studies import same_energy
 from wm.experiments.studies.launch import launch
-from wm.experiments.studies.success_numbers import EQUAL, FASTER
+from wm.experiments.studies.success_numbers import AUTO, EQUAL, FASTER
 from wm.experiments.studies.success_settings import chosen
 
 Result = dict[str, Any]
@@ -135,7 +136,7 @@ def _race(result: Result) -> list[str]:
     for name, label in (("theirs", f"theirs ({result['rival']})"), ("ours", "ours")):
         arm = result[name]
         figures = [f"{arm['median_s']:,.2f}", f"{arm['gflop']:,.0f}", f"{arm['gflop_per_s']:,.0f}"]
-        rows.append([label, *figures, f"{arm['of_best_gemm']:.0%}"])
+        rows.append([label, *figures])
     search, ratios = result["search"], result["ratio_of_each_run"]
     lines = _machine(
         result,
@@ -143,7 +144,7 @@ def _race(result: Result) -> list[str]:
         f"{search['problems']} problems. **Ours takes 1/{result['ratio']:.2f} of the time** "
         f"({min(ratios):.2f} to {max(ratios):.2f}); costs differ by {result['largest_relative_cost_difference']:.1g}.",
     )
-    return lines + markdown(["arm", "seconds", "GFLOP", "GFLOP/s", "of the best product's rate"], rows)
+    return lines + markdown(["arm", "seconds", "GFLOP", "GFLOP/s"], rows)
 
 
 def _deadline_command(result: Result) -> str:
@@ -250,16 +251,39 @@ def _success(result: Result) -> list[str]:
         low, high = row["success_ci95"]
         beside = row.get("beside_reference")
         difference = "" if beside is None else f"{100 * beside['difference']:+.1f}"
+        apart = "" if beside is None else "{:+.1f} to {:+.1f}".format(*(100 * bound for bound in beside["ci95"]))
         faster = "" if beside is None else f"{beside['times_faster']:.1f}"
         interval = f"{100 * low:.1f} to {100 * high:.1f}"
-        cells = [name, str(row["episodes"]), f"{100 * row['success']:.1f}", interval, difference]
+        cells = [name, str(row["episodes"]), f"{100 * row['success']:.1f}", interval, difference, apart]
         rows.append([*cells, f"{row['plan_ms_p50']:.1f}", faster])
-    lines = [f"Episodes at once, each on one thread: {result['workers']}. The quickest search first."]
+    said = [f"{_whose(result['seed'])} goals; episodes at once: {result['workers']}. The quickest search first."]
     good = result["answers"]["as_good_and_faster"]
     if good is not None:
-        lines[0] += f" Within {100 * EQUAL:g} points of CEM 300×30 at 1/{FASTER:g} of its time: {_listed(good)}."
-    columns = ["search", "episodes", "success %", "95 %", "points beside CEM 300×30", "ms a replan", "times faster"]
-    return [*lines, "", *markdown(columns, rows)]
+        said.append(f"Within {100 * EQUAL:g} points of CEM 300×30 at 1/{FASTER:g} of its time: {_listed(good)}.")
+    lines = _machine(result, " ".join([*said, *_effort(result["answers"])]))
+    columns = ["search", "episodes", "success %", "95 %", "points beside CEM 300×30", "95 % of that", "ms a replan"]
+    return [*lines, *markdown([*columns, "times faster"], rows)]
+
+
+def _whose(seed: int) -> str:
+    """Whether searches may have been chosen on these goals."""
+    return f"Development seed {seed}'s" if seed >= DEVELOPMENT else f"Test seed {seed}'s"
+
+
+def _effort(answers: Result) -> list[str]:
+    """Whether what thinks as long as it pays does, in sentences."""
+    follows, beside = answers["effort_follows"].get(AUTO), answers["auto_beside_fixed"]
+    said = []
+    if follows is not None:
+        found = {"the goal's energy": follows["energy"], "the true distance": follows["distance"]}
+        found |= {"the steps still needed": follows["steps"]}
+        numbers = ", ".join(f"{name} {value:+.2f}" for name, value in found.items() if value is not None)
+        said.append(f"Rank correlation of the candidates that {AUTO} spends on a plan with {numbers}.")
+    if beside is not None:
+        better = _listed(beside["dominated_by"])
+        said.append(f"As successful in no more time than {AUTO}: {better}.")
+        said.append(f"Most success for a millisecond, of fixed effort: {beside['best_fixed_points_per_ms']}.")
+    return said
 
 
 def _energy_command(result: Result) -> str:

@@ -1,12 +1,14 @@
-"""Does a search keep its deadline? Replans of push-T as `wm plan --deadline-ms` makes them, and how far each overran.
+"""Does a search keep its deadline? Replans of push-T by a planner that would take longer, and how far each overran.
 
     python -m wm.experiments.studies.deadline --out studies/deadline.json
 
-Episodes of held-out tasks are played in closed loop, one after another, once for each deadline, until enough replans
-are made. A replan's overrun is its wall time less the deadline; below zero it ended before. It is taken three times:
-of the search alone, of the whole replan (from remembered observations to actions: what a caller waits for, and what the
-bar is about), and with the encoding of the observation that came just before. Where a late replan's time went is told
-by two counts: garbage collections in it, and involuntary context switches (something else had the processor).
+The planner is as it is by itself, for iCEM 128 samples and 6 iterations: what thinks as it suits the world has often
+ended before. Episodes of held-out tasks are played in closed loop, one after another, once for each deadline, until
+enough replans are made. A replan's overrun is its wall time less the deadline; below zero it ended before. It is
+taken three times: of the search alone, of the whole replan (from remembered observations to actions: what a caller
+waits for, and what the bar is about), and with the encoding of the observation that came just before. Where a late
+replan's time went is told by two counts: garbage collections in it, and involuntary context switches (something else
+had the processor).
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from wm.experiments.atomic import write_json
 from wm.experiments.episode import Controller, Task, run_episode
 from wm.experiments.goals import sample_tasks
 from wm.experiments.rules import Rules
-from wm.experiments.studies.launch import launch
+from wm.experiments.studies.launch import judge, launch
 from wm.experiments.studies.race import machine
 from wm.experiments.studies.rows import progress
 from wm.model import WorldModel
@@ -276,10 +278,10 @@ def main(
     planner: Annotated[str, typer.Option(help="Planner.")] = "icem",
     threads: Annotated[int, typer.Option(help="Threads of torch.", min=1)] = 2,
 ) -> None:
-    """Measure how far replans overrun their deadline; exit code 1 when at 50 ms the 99th percentile is above 5 ms."""
+    """Measure how far replans overrun their deadline; exit code 3 when at 50 ms the 99th percentile is above 5 ms."""
     result = run(replans, deadline_ms or (20.0, 50.0, 100.0), tasks, seed, out, model, planner, threads)
     Console().print(shown(result))
-    raise typer.Exit(int(not kept(result)))
+    judge(kept(result))
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ from wm.experiments.studies.attacks import (
 )
 from wm.experiments.studies.closed_loop import InlinePlanner, Played, play, traced_env
 from wm.experiments.studies.far_cases import FAR_PX, WHYS, why_far
-from wm.experiments.studies.launch import launch
+from wm.experiments.studies.launch import judge, launch
 from wm.experiments.studies.rows import Rows, opened, progress
 from wm.model import WorldModel
 from wm.planners.control.shield import Shield, ShieldLimits
@@ -238,11 +238,11 @@ def main(
     model: Annotated[str, typer.Option(help="Model: a shipped name or a path.")] = "pusht",
     planner: Annotated[str, typer.Option(help="Planner.")] = "icem",
 ) -> None:
-    """Attack by goal pictures; exit code 1 when a guardrail was broken."""
+    """Attack by goal pictures; exit code 3 when a guardrail was broken."""
     torch.set_num_threads(1)
     result = run(episodes, others, seed, out, model, planner)
     Console().print_json(data=result)
-    raise typer.Exit(int(result["executed_breaches"] + result["others"]["executed_breaches"] > 0))
+    judge(result["executed_breaches"] + result["others"]["executed_breaches"] == 0)
 
 
 if __name__ == "__main__":

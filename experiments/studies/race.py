@@ -6,12 +6,15 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from wm.errors import BadInputError
 from wm.linear import linear
+
+CPUINFO = Path("/proc/cpuinfo")
 
 
 def alternate(arms: Mapping[str, Callable[[], object]], runs: int) -> dict[str, list[float]]:
@@ -31,17 +34,14 @@ def alternate(arms: Mapping[str, Callable[[], object]], runs: int) -> dict[str, 
     return seconds
 
 
-def summary(
-    seconds: Mapping[str, list[float]], gigaflop: Mapping[str, float], rates: Mapping[str, float]
-) -> dict[str, Any]:
+def summary(seconds: Mapping[str, list[float]], gigaflop: Mapping[str, float]) -> dict[str, Any]:
     """Medians of both arms, theirs over ours, and the arithmetic that each achieved.
 
     Args:
         seconds: Of the arms ``theirs`` and ``ours``, run by run.
         gigaflop: What each has to compute, 10^9 multiplications and additions.
-        rates: `gemm_rates`, GFLOP/s.
     """
-    best, arms = max(rates.values()), dict[str, Any]()
+    arms = dict[str, Any]()
     for name, each in seconds.items():
         rate = gigaflop[name] / statistics.median(each)
         arms[name] = {
@@ -50,15 +50,12 @@ def summary(
             "max_s": max(each),
             "gflop": gigaflop[name],
             "gflop_per_s": rate,
-            "of_torch_mm": rate / rates["torch.mm"],
-            "of_best_gemm": rate / best,
         }
     ratios = [theirs / ours for theirs, ours in zip(seconds["theirs"], seconds["ours"], strict=True)]
     return arms | {
         "ratio": statistics.median(seconds["theirs"]) / statistics.median(seconds["ours"]),
         "ratio_of_each_run": ratios,
         "gflop_ratio": gigaflop["theirs"] / gigaflop["ours"],
-        "gemm_gflop_per_s": dict(rates),
     }
 
 
@@ -75,7 +72,15 @@ def machine(threads: int) -> dict[str, Any]:
     """Set torch's threads, and say what the figures were measured on."""
     torch.set_num_threads(threads)
     return {
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
         "torch": torch.__version__,
         "torch_threads": torch.get_num_threads(),
     }
+
+
+def processor() -> str:
+    """Its name as it gives it, where it does, and the widest instructions that torch uses of it."""
+    lines = CPUINFO.read_text(errors="replace").splitlines() if CPUINFO.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    name = next(named, "") or platform.processor() or platform.machine()
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from wm.experiments.atomic import write_json
 from wm.experiments.studies import rival_flops
-from wm.experiments.studies.launch import launch
-from wm.experiments.studies.race import gemm_rates, machine
+from wm.experiments.studies.launch import judge, launch
+from wm.experiments.studies.race import machine
 from wm.experiments.studies.rival_code import DinoWMCode
 from wm.experiments.studies.rival_reference import DinoWM, PictureEncoder
 from wm.experiments.studies.rival_search import Scene, Scored, Search, elite_mean, race, settings
@@ -125,12 +125,10 @@ def run(
     if rival is not None:
         theirs = DinoWMCode(rival, state, sizes, encoder, search)
     ours = Ours(state, sizes, encoder, search, chunk)
-    rows, width = min(chunk, search.samples) * sizes.patches, sizes.width + 2 * sizes.embedding
-    rates = gemm_rates(rows, width, 3 * sizes.heads * sizes.head_width)
     arms = (lambda: theirs.plan(scene), lambda candidates: ours.plan(scene, candidates))
     name = "reference loop" if rival is None else "its own code"
     result = settings("rival_cem", name, about, sizes, search, chunk)
-    result |= race(*arms, runs, gigaflop(sizes, search), rates)
+    result |= race(*arms, runs, gigaflop(sizes, search))
     write_json(out, result)
     return result
 
@@ -148,15 +146,15 @@ def main(
     image: Annotated[int, typer.Option(help="Side of the encoder's picture (px).", min=14)] = 196,
     depth: Annotated[int, typer.Option(help="Layers of the predictor.", min=1)] = 6,
     encoder_depth: Annotated[int, typer.Option(help="Layers of the encoder.", min=1)] = 12,
-    seed: Annotated[int, typer.Option(help="Of weights, problems and noise.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Of weights, problems and noise.", min=0, max=2**63 - 1)] = 0,
     rival: Annotated[Path | None, typer.Option(help="Folder with DINO-WM's code, to run it instead.")] = None,
 ) -> None:
-    """Race DINO-WM's CEM against ours; exit code 1 when ours is less than 3 times as fast."""
+    """Race DINO-WM's CEM against ours; exit code 3 when ours is less than 3 times as fast."""
     sizes = Sizes(image=image, depth=depth, encoder_depth=encoder_depth)
     search = Search(samples, iterations, topk, horizon, problems, seed)
     result = run(sizes, search, runs, out, threads, chunk, rival)
     Console().print_json(data=result)
-    raise typer.Exit(int(result["ratio"] < 3))
+    judge(result["ratio"] >= 3)
 
 
 if __name__ == "__main__":

@@ -93,7 +93,6 @@ def race(
     ours: Callable[[Tensor], Scored],
     runs: int,
     gigaflop: dict[str, float],
-    rates: dict[str, float],
 ) -> dict[str, Any]:
     """Both arms on the candidates that the rival draws: how far their costs are apart, and how long they take.
 
@@ -102,7 +101,6 @@ def race(
         ours: A search by us, over given candidates.
         runs: Timed runs of each, in turn; one of each before them is not counted.
         gigaflop: What each has to compute.
-        rates: `gemm_rates`.
 
     Raises:
         BadInputError: the costs do not agree.
@@ -118,7 +116,7 @@ def race(
         "statistic": "median",
         "largest_relative_cost_difference": difference,
         "largest_plan_difference": float((first.plan - answer.plan).abs().max()),
-    } | summary(seconds, gigaflop, rates)
+    } | summary(seconds, gigaflop)
 
 
 def settings(study: str, rival: str, about: dict[str, Any], sizes: Sizes, search: Search, chunk: int) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from wm.experiments.delayed_planner import PlannerSetup, planner_spec
 from wm.experiments.episode import run_episode
 from wm.experiments.interval import paired_difference, wilson
 from wm.experiments.studies.closed_loop import InlinePlanner, Played, Timed, Unshielded, play, traced_env
-from wm.experiments.studies.launch import launch
+from wm.experiments.studies.launch import judge, launch
 from wm.experiments.studies.ordinary import (
     HARD_RADIUS,
     KEEP_OUT_RADIUS,
@@ -201,12 +201,12 @@ def main(
     model: Annotated[str, typer.Option(help="Model: a shipped name or a path.")] = "pusht",
     planner: Annotated[str, typer.Option(help="Planner.")] = "icem",
 ) -> None:
-    """Measure what guardrails and shield cost; exit code 1 when a guardrail was broken with them on."""
+    """Measure what guardrails and shield cost; exit code 3 when a guardrail was broken with them on."""
     torch.set_num_threads(1)
     result = run(Counts(episodes, hard, oracle), seed, out, model, planner)
     Console().print_json(data=result)
     broken = result["on"]["executed_breaches"] + result["hard"].get("on", {}).get("executed_breaches", 0)
-    raise typer.Exit(int(broken > 0))
+    judge(broken == 0)
 
 
 if __name__ == "__main__":

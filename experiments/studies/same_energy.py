@@ -35,7 +35,7 @@ from wm.experiments.episode import Controller, Task
 from wm.experiments.goals import DEVELOPMENT, sample_tasks
 from wm.experiments.play import Player, Setting
 from wm.experiments.run_folder import claim
-from wm.experiments.studies.launch import launch
+from wm.experiments.studies.launch import judge, launch
 from wm.experiments.studies.race import machine
 from wm.experiments.studies.rows import Rows, progress
 from wm.experiments.studies.same_energy_numbers import FASTER, met, numbers
@@ -211,13 +211,13 @@ def main(
     population: Annotated[int, typer.Option(help="Candidates of the reference's iterations.", min=4)] = 300,
     iterations: Annotated[int, typer.Option(help="Iterations of the reference.", min=1)] = 30,
 ) -> None:
-    """Compare planning times at the same energy; exit code 1 when no search meets the bar."""
+    """Compare planning times at the same energy; exit code 3 when no search meets the bar."""
     names = DEFAULT if settings is None else chosen(settings)
     result = run(names, problems, seed, out, model, threads, population, iterations)
     console = Console(width=max(WIDTH, Console().width))
     console.print(printed(result))
     console.print(f"at least {FASTER:g} times faster at no more energy: {', '.join(result['met']) or 'none'}")
-    raise typer.Exit(int(not result["met"]))
+    judge(bool(result["met"]))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from rich.table import Table
 from wm.errors import RobotError, UnknownNameError
 from wm.experiments.atomic import write_files
 from wm.experiments.robots import bridged_rig
-from wm.experiments.studies.launch import launch
+from wm.experiments.studies.launch import judge, launch
 from wm.experiments.studies.measuring_robot import HOST, Line, Slot, serve
 from wm.experiments.studies.moving_robots import OBSERVATION, LineRobot, hanging, serve_bridge
 from wm.experiments.studies.point_robot import PUSHER, PUSHER_ACTION
@@ -310,11 +310,11 @@ def main(
     seed: Annotated[int, typer.Option(help="Of the instants at which they die.", min=0)] = 0,
     out: Annotated[Path, typer.Option(help="JSON file with every run.")] = Path("stop_time.json"),
 ) -> None:
-    """Measure; exit code 1 when a robot was stopped later than after 150 ms, or moved after its stop."""
+    """Measure; exit code 3 when a robot was stopped later than after 150 ms, or moved after its stop."""
     if robot not in (*get_args(Way), "both"):
         raise UnknownNameError("robot", robot, (*get_args(Way), "both"))
     ways = [way for way in get_args(Way) if robot in (way, "both")]
-    raise typer.Exit(int(not run(runs, ways, seed, out, Console())))
+    judge(run(runs, ways, seed, out, Console()))
 
 
 if __name__ == "__main__":

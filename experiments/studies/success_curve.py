@@ -5,7 +5,8 @@
 
 The tasks, rules, goal offset and budget of `wm eval`. Every setting has a folder of its own and goes on where it was,
 so the study can be run in parts; each part's end writes the table of all that is there. Times are those of
-``--workers`` episodes at once, each on one thread, and mean something on an otherwise idle machine only.
+``--workers`` episodes at once, each on one thread, and mean something on an otherwise idle machine only; rows of
+another one are not mixed in.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from wm.experiments.play import Player, Setting
 from wm.experiments.report.figures import png
 from wm.experiments.run_folder import claim
 from wm.experiments.studies.launch import launch
+from wm.experiments.studies.race import machine
 from wm.experiments.studies.rows import progress
 from wm.experiments.studies.success_numbers import AUTO, Episodes, answers, numbers
 from wm.experiments.studies.success_settings import ORACLE, REFERENCE, SETTINGS, chosen, kept
@@ -69,6 +71,7 @@ def run(
         "goal_offset": OFFSET,
         "budget_steps": BUDGET,
         "workers": workers,
+        "machine": machine(1),
     }
     claim(out, config)
     frameskip = player.model.spec.frameskip

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from tests.experiments.place import Place, tiny_model
-from wm.errors import MismatchError
+from wm.errors import BadInputError, MismatchError
 from wm.experiments.studies import deadline, scaling
 from wm.experiments.studies.deadline import Replan
 from wm.experiments.studies.launch import launch
@@ -174,3 +174,9 @@ def test_sweeps_are_bounded() -> None:
         14
     }
     assert max(p.candidates for p in middle) == scaling.BAR_CANDIDATES
+
+
+def test_scaling_refuses_a_model_of_another_form(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r"^--model: expected one of the form 'compact', came 'patch'\.$"):
+        scaling.run("pusht-patch", {}, tmp_path / "scaling.json")
+    assert not any(tmp_path.iterdir())

@@ -24,6 +24,7 @@ from tests.planners.control.fakes import (
 from wm.errors import UnknownNameError
 from wm.experiments.studies import stop_time
 from wm.experiments.studies.closed_loop import VirtualClock
+from wm.experiments.studies.launch import MISSED
 from wm.experiments.studies.measuring_robot import Line, Slot, moved
 from wm.experiments.studies.moving_robots import MovingRobot
 from wm.experiments.studies.stop_time import (
@@ -124,7 +125,7 @@ def test_stop_times_are_json_and_a_missed_bar_is_a_failure(tmp_path: Path, monke
         out = tmp_path / f"{count}.json"
         with pytest.raises(typer.Exit) as ended:
             stop_time.main(runs=count, robot="both", seed=0, out=out)
-        assert ended.value.exit_code == int(not kept)
+        assert ended.value.exit_code == (0 if kept else MISSED)
         written = json.loads(out.read_text(), parse_constant=lambda name: pytest.fail(f"not JSON: {name}"))
     assert written["summary"]["bridge"]["max"] is None and written["summary"]["all"]["missed"] == 3
     assert written["runs"][2]["stop_ms"] is None
