@@ -168,6 +168,7 @@ def main(
     model: Annotated[str, typer.Option(help="Shipped model or path.")] = "pusht",
 ) -> None:
     """Measure rates and times of the parts on this machine."""
+    make_model(model, "pusht")  # refused before anything is measured
     machine = {"processor": processor(), "torch": torch.__version__}
     machine |= {"torch_threads": str(torch.get_num_threads()), "runs": str(RUNS), "statistic": "median"}
     figures: dict[str, Any] = {**bench_push_t(), **bench_chips(), **bench_arm(), **bench_store(), **bench_model(model)}
