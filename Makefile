@@ -79,9 +79,9 @@ bench: $(READY) ## Measure speed (some hours, with nothing else running); result
 mutants: $(READY) ## Delete the guards one at a time; each time a test must fail (hours; goes on where it was stopped)
 	OMP_NUM_THREADS=1 $(PY) -m tests.mutants.run
 
-# Four studies keep every finished episode and go on from there; the other two write one file at their end, and are
-# skipped once it is there. One that misses its bar fails, and its file keeps the name *.failed.json.
-studies: $(READY) ## Measure what docs/safety.md asks, then compare encoders (hours); results go to studies/; again: goes on
+# Two studies write one file at their end, and are skipped once it is there; the others keep every finished episode and
+# go on from there. One that misses its bar fails, and its file keeps the name *.failed.json.
+studies: $(READY) ## Measure what docs/safety.md asks, then compare encoders and training options (a day); results go to studies/; again: goes on
 	mkdir -p studies
 	test -e studies/shield_fuzz.json || { \
 		$(STUDY).shield_fuzz --steps 1000000 --out studies/shield_fuzz.failed.json && \
@@ -94,6 +94,9 @@ studies: $(READY) ## Measure what docs/safety.md asks, then compare encoders (ho
 	$(STUDY).control_rate --minutes 10 --out studies/control_rate
 	test -e data/pusht || $(VENV)/bin/wm collect --env pusht --episodes 2000 --out data/pusht
 	$(STUDY).encoders --data data/pusht --out studies/encoders
+	test -e runs/model/draft/model.safetensors || $(VENV)/bin/wm build --out runs/model
+	$(STUDY).training_options --data runs/model/data --draft runs/model/draft/model.safetensors --seed 1040 \
+		--episodes 200 --out studies/training_options
 
 model: $(READY) ## Make the shipped push-T model again from nothing: collect, pretrain, train
 	$(VENV)/bin/wm build --out runs/model
