@@ -38,6 +38,23 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
         raise BadInputError(f"cannot write {', '.join(map(str, contents))}: {error.strerror or error}.") from error
 
 
+def require_writable(path: Path) -> None:
+    """Refuse a file that could not be written, before the work that fills it; its folder is made, nothing else.
+
+    Raises:
+        BadInputError: as `write_files`.
+    """
+    trial = path.with_name(f"{path.name}.{os.getpid()}.trial")
+    if path.is_dir():
+        raise BadInputError(f"cannot write {path}: is a folder, a file was expected.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise BadInputError(f"cannot write {path}: {error.strerror or error}.") from error
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write JSON values, indented; NaN and infinity are refused.
 

@@ -25,7 +25,7 @@ from wm.envs.chips.physics import TABLE_HALF
 from wm.envs.pusht.draw import draw
 from wm.envs.pusht.physics import PushTPhysics
 from wm.experiments.assemble import make_env, make_model, make_mpc
-from wm.experiments.atomic import write_json
+from wm.experiments.atomic import require_writable, write_json
 from wm.experiments.episode import Controller
 from wm.experiments.goals import sample_tasks
 from wm.experiments.studies.race import processor
@@ -169,6 +169,7 @@ def main(
 ) -> None:
     """Measure rates and times of the parts on this machine."""
     make_model(model, "pusht")  # refused before anything is measured
+    require_writable(out / "bench.json")
     machine = {"processor": processor(), "torch": torch.__version__}
     machine |= {"torch_threads": str(torch.get_num_threads()), "runs": str(RUNS), "statistic": "median"}
     figures: dict[str, Any] = {**bench_push_t(), **bench_chips(), **bench_arm(), **bench_store(), **bench_model(model)}

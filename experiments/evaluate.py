@@ -26,7 +26,7 @@ from wm.experiments.contact_sheet import failures_png, summary_png
 from wm.experiments.episode import PROPOSAL_COPIES, PROPOSAL_ENDS, PROPOSAL_NOISE, Task
 from wm.experiments.episode_log import EpisodeLog, Record
 from wm.experiments.metrics import efforts, rates, timings, violations
-from wm.experiments.options import BudgetSteps, GoalKind, GoalOffset, ModelName, Screen, Think, at_least
+from wm.experiments.options import DEADLINE, BudgetSteps, GoalKind, GoalOffset, ModelName, Screen, Think, at_least
 from wm.experiments.play import MODEL, ORACLE, Player, Setting, play_all
 from wm.experiments.rules import Rules
 from wm.experiments.worlds import find_world
@@ -247,7 +247,7 @@ def main(
     ] = True,
     oracle_episodes: Annotated[int, typer.Option(help="Episodes of the oracle (planning on the true simulator).")] = 30,
     min_success: Annotated[float | None, typer.Option(help="Exit with 1 when the success rate is below this.")] = None,
-    deadline_ms: Annotated[float | None, typer.Option(help="For each search; results then vary with speed.")] = None,
+    deadline_ms: Annotated[float | None, typer.Option(help=DEADLINE)] = None,
     workers: Annotated[int, typer.Option(help="Processes; with more than one, times are not those of one alone.")] = 1,
     threads: Annotated[int | None, typer.Option(help="Of torch, in each process (default: torch's own).")] = None,
 ) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from wm.errors import BadInputError
 from wm.experiments.rules import Rules, RulesFile, read_rules
+from wm.planners.stopping import SOUNDING
 
 KeepOut = Annotated[
     list[str] | None, typer.Option(metavar="X,Y,R", help="Forbidden disc (px; the arm: m); may be repeated.")
@@ -47,6 +48,7 @@ Screen = Annotated[
         "without --think, the model then thinks fast.",
     ),
 ]
+DEADLINE = f"Milliseconds for each search, which tries {SOUNDING} candidates anyway; results then vary with speed."
 RulesPath = Annotated[Path | None, typer.Option(help="Rules file (TOML) with more of these: see docs/safety.md.")]
 
 

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from wm.experiments.episode import Outcome
 from wm.experiments.mission import Mission, Request, prepare
 from wm.experiments.options import (
+    DEADLINE,
     BudgetSteps,
     KeepOut,
     MaxSpeed,
@@ -160,7 +161,7 @@ def main(
     think: Think = None,
     screen: Screen = None,
     budget_steps: BudgetSteps = None,
-    deadline_ms: Annotated[float | None, typer.Option(help="For each search; results then vary with speed.")] = None,
+    deadline_ms: Annotated[float | None, typer.Option(help=DEADLINE)] = None,
     keep_out: KeepOut = None,
     workspace: Workspace = None,
     max_speed: MaxSpeed = None,

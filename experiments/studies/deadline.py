@@ -32,7 +32,7 @@ from rich.table import Table
 from wm.encoders.base import fingerprint
 from wm.errors import BadInputError
 from wm.experiments.assemble import make_env, make_model, make_mpc
-from wm.experiments.atomic import write_json
+from wm.experiments.atomic import require_writable, write_json
 from wm.experiments.episode import Controller, Task, run_episode
 from wm.experiments.goals import sample_tasks
 from wm.experiments.rules import Rules
@@ -229,6 +229,7 @@ def run(
     """
     if not deadlines or not all(0 < each < np.inf for each in deadlines):
         raise BadInputError(f"--deadline-ms: expected numbers above 0, came {list(deadlines)}.")
+    require_writable(out)
     about, model = machine(threads), make_model(model_name, "pusht")
     env = make_env("pusht", model.spec.encoder.image_size)
     tasks = sample_tasks("pusht", seed, n_tasks, OFFSET, env.image_size)

@@ -21,7 +21,7 @@ import typer
 from rich.console import Console
 from torch import Tensor, nn
 
-from wm.experiments.atomic import write_json
+from wm.experiments.atomic import require_writable, write_json
 from wm.experiments.studies import rival_flops
 from wm.experiments.studies.launch import judge, launch
 from wm.experiments.studies.race import machine
@@ -118,6 +118,7 @@ def run(
     Raises:
         BadInputError: `rival` lacks something, the costs do not agree, or `out` cannot be written.
     """
+    require_writable(out)
     about = machine(threads)
     torch.manual_seed(search.seed)
     state, encoder, scene = dino_wm_state(sizes, search.seed), PictureEncoder(sizes), Scene.random(sizes, search)

@@ -6,12 +6,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import wm
 from wm.errors import BadInputError
-from wm.experiments.studies import race
+from wm.experiments.studies import deadline, race, rival_cem, rival_cem_lewm
 from wm.experiments.studies.launch import MISSED, judge, launch
 from wm.experiments.studies.success_settings import SETTINGS
 
@@ -73,3 +74,18 @@ def test_a_processor_is_told_by_its_name_and_instructions(tmp_path: Path, monkey
     info.unlink()
     monkeypatch.setattr(race.platform, "processor", lambda: "arm")
     assert race.processor() == "arm (AVX2)"
+
+
+@pytest.mark.parametrize("study", [deadline, rival_cem, rival_cem_lewm])
+def test_a_file_that_cannot_be_written_is_known_before_anything_is_measured(
+    study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(study, "machine", lambda threads: pytest.fail("measured"))
+    for out in (tmp_path / "file" / "result.json", tmp_path):
+        monkeypatch.setattr(sys, "argv", ["study", "--out", str(out)])
+        with pytest.raises(SystemExit) as stopped:
+            launch(study.main)
+        err = capsys.readouterr().err
+        assert stopped.value.code == 2 and err.startswith("wm: error: cannot write ") and err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
