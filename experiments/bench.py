@@ -30,6 +30,7 @@ from wm.experiments.episode import Controller
 from wm.experiments.goals import sample_tasks
 from wm.experiments.studies.race import processor
 from wm.experiments.worlds import find_world
+from wm.model import WorldModel
 
 RUNS = 7
 
@@ -144,9 +145,9 @@ def bench_store() -> dict[str, float]:
         }
 
 
-def bench_model(model_name: str) -> dict[str, float]:
+def bench_model(model: WorldModel) -> dict[str, float]:
     """Encoding rate, one rollout of 200 candidates, and whole searches, with torch's present threads."""
-    model, task = make_model(model_name, "pusht"), sample_tasks("pusht", 1000, 1, 25)[0]
+    task = sample_tasks("pusht", 1000, 1, 25)[0]
     frames = torch.from_numpy(np.repeat(task.goal_image[None, None], 64, axis=1))
     env = make_env("pusht")
     observation, _ = env.reset(options={"state": task.start_state})
@@ -168,11 +169,17 @@ def main(
     model: Annotated[str, typer.Option(help="Shipped model or path.")] = "pusht",
 ) -> None:
     """Measure rates and times of the parts on this machine."""
-    make_model(model, "pusht")  # refused before anything is measured
+    planned_with = make_model(model, "pusht")  # refused before anything is measured
     require_writable(out / "bench.json")
     machine = {"processor": processor(), "torch": torch.__version__}
     machine |= {"torch_threads": str(torch.get_num_threads()), "runs": str(RUNS), "statistic": "median"}
-    figures: dict[str, Any] = {**bench_push_t(), **bench_chips(), **bench_arm(), **bench_store(), **bench_model(model)}
+    figures: dict[str, Any] = {
+        **bench_push_t(),
+        **bench_chips(),
+        **bench_arm(),
+        **bench_store(),
+        **bench_model(planned_with),
+    }
     write_json(out / "bench.json", {"machine": machine, "figures": figures})
     table = Table("what", "figure", title=f"median of {RUNS}, {machine['torch_threads']} torch threads")
     for name, value in figures.items():

@@ -8,16 +8,14 @@ from wm import linear as module
 from wm.linear import linear
 
 no_onednn = pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="torch has no oneDNN here")
-ways = pytest.mark.parametrize("onednn", [pytest.param(True, marks=no_onednn), False])
 
 
-@pytest.fixture(autouse=True)
-def way(onednn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, params=[pytest.param(True, marks=no_onednn), False], ids=["onednn", "plain"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Either way, whichever is the faster one here."""
-    monkeypatch.setattr(module, "_ONEDNN", onednn)
+    monkeypatch.setattr(module, "_ONEDNN", request.param)
 
 
-@ways
 @pytest.mark.parametrize("shape", [(5, 12), (2, 3, 12), (2, 0, 12), (12,)])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("gelu", [True, False])
@@ -32,7 +30,6 @@ def test_equals_the_plain_product(shape: tuple[int, ...], bias: bool, gelu: bool
     )
 
 
-@ways
 def test_takes_strided_inputs_and_rows_of_a_weight() -> None:
     torch.manual_seed(0)
     x, weight = torch.randn(4, 6, 12), torch.randn(9, 12)
@@ -41,7 +38,6 @@ def test_takes_strided_inputs_and_rows_of_a_weight() -> None:
     )
 
 
-@ways
 @pytest.mark.parametrize("gelu", [True, False])
 def test_gradients_pass(gelu: bool) -> None:
     torch.manual_seed(0)
