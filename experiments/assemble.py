@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import wm
+from wm.compiled import use_compiled
 from wm.errors import BadInputError, UnknownNameError
 from wm.experiments.rules import on_states
 from wm.experiments.worlds import WORLDS, find_world
 from wm.experiments.worlds.base import Planning
+from wm.int8 import use_int8
 from wm.model import WorldModel, load_model
 from wm.planners.adaptive_icem import AdaptiveICEM
 from wm.planners.base import Solver
@@ -57,17 +59,36 @@ def find_model(name: str) -> tuple[WorldModel, Path]:
     return load_model(path)[0], path
 
 
-def make_model(name: str, env: str) -> WorldModel:
+PLAIN = "plain"
+
+ROLLOUTS: dict[str, Callable[[WorldModel], None]] = {
+    PLAIN: lambda model: None,
+    "int8": use_int8,
+    "compiled": use_compiled,
+}
+"""How a model's rollouts are computed, by name; the first is the default."""
+
+
+def make_model(name: str, env: str, rollout: str = PLAIN) -> WorldModel:
     """A model by shipped name or path, checked against the environment's specification.
 
+    Args:
+        name: Shipped name or path.
+        env: Environment's short name.
+        rollout: One of `ROLLOUTS`.
+
     Raises:
-        UnknownNameError: neither a shipped name nor a file.
+        UnknownNameError: neither a shipped name nor a file, or no such way to roll out.
         MismatchError: a model of another environment or robot.
         CheckpointError: an unreadable file.
+        BadInputError: the model cannot be rolled out so, or not on this machine.
     """
+    if rollout not in ROLLOUTS:
+        raise UnknownNameError("rollout", rollout, ROLLOUTS)
     (model, path), world = find_model(name), find_world(env)
     require_equal("model of another environment: env", world.name, model.spec.env.env, path)
     require_equal("model of another robot: specification", world.make_env().env_spec, model.spec.env, path)
+    ROLLOUTS[rollout](model)
     return model
 
 

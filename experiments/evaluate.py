@@ -20,13 +20,23 @@ import wm
 from wm.checkpoint import load_tensors
 from wm.encoders.base import fingerprint
 from wm.errors import BadInputError
-from wm.experiments.assemble import MODELS
+from wm.experiments.assemble import MODELS, PLAIN
 from wm.experiments.atomic import write_files, write_json
 from wm.experiments.contact_sheet import failures_png, summary_png
 from wm.experiments.episode import PROPOSAL_COPIES, PROPOSAL_ENDS, PROPOSAL_NOISE, Task
 from wm.experiments.episode_log import EpisodeLog, Record
 from wm.experiments.metrics import efforts, rates, timings, violations
-from wm.experiments.options import DEADLINE, BudgetSteps, GoalKind, GoalOffset, ModelName, Screen, Think, at_least
+from wm.experiments.options import (
+    DEADLINE,
+    BudgetSteps,
+    GoalKind,
+    GoalOffset,
+    ModelName,
+    Rollout,
+    Screen,
+    Think,
+    at_least,
+)
 from wm.experiments.play import MODEL, ORACLE, Player, Setting, play_all
 from wm.experiments.rules import Rules
 from wm.experiments.worlds import find_world
@@ -121,6 +131,8 @@ def _config(player: Player, goals: str | None, goal_offset: int | None, seed: in
     if screen is not None:
         settings = planner_settings(screen.mpc, world.planning)
         config["screen"] = {"name": setting.screen, "fingerprint": fingerprint(screen.model), "planner": settings}
+    if setting.rollout != PLAIN:
+        config["rollout"] = setting.rollout
     if len(world.goal_kinds) > 1:
         config["goals"] = goals or world.goal_kinds[0]
     plain: dict[str, Any] = json.loads(json.dumps(config))
@@ -237,6 +249,7 @@ def main(
     planner: Annotated[str, typer.Option(help="Planner.")] = "icem",
     think: Think = None,
     screen: Screen = None,
+    rollout: Rollout = PLAIN,
     goals: GoalKind = None,
     goal_offset: GoalOffset = None,
     budget_steps: BudgetSteps = None,
@@ -260,7 +273,7 @@ def main(
     world = find_world(env)
     budget_steps = world.budget_steps if budget_steps is None else budget_steps
     setting = Setting(
-        env, model or world.name, planner, budget_steps, deadline_ms, torch.get_num_threads(), think, screen
+        env, model or world.name, planner, budget_steps, deadline_ms, torch.get_num_threads(), think, screen, rollout
     )
     metrics = evaluate(
         setting,

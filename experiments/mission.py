@@ -14,7 +14,7 @@ import torch
 
 from wm.decoder import DECODER_FILE, Decoder, load_decoder, model_fingerprint
 from wm.errors import BadInputError, WmError
-from wm.experiments.assemble import MODELS, make_model, make_mpc, require_clear_start
+from wm.experiments.assemble import MODELS, PLAIN, make_model, make_mpc, require_clear_start
 from wm.experiments.controllers import Mind, make_controller, make_screen
 from wm.experiments.episode import Outcome, Task, run_episode
 from wm.experiments.options import require_seed
@@ -47,6 +47,7 @@ class Request:
         think: How much it thinks for a plan, see `Thinking.parse`; None: as it suits the world, or where another model
             screens, as rescoring needs.
         screen: Shipped name or path of a model that proposes (`wm.experiments.screening`), or None.
+        rollout: How the model's rollouts are computed, one of `ROLLOUTS`.
         budget_steps: Control steps, >= 1.
         deadline_ms: For each search, > 0.
         rules: What the robot keeps.
@@ -60,6 +61,7 @@ class Request:
     planner: str = "icem"
     think: str | None = None
     screen: str | None = None
+    rollout: str = PLAIN
     budget_steps: int = 50
     deadline_ms: float | int | None = None
     rules: Rules = Rules()
@@ -116,14 +118,14 @@ def prepare(request: Request) -> Mission:
 
     Raises:
         BadInputError: a number or ``think`` out of range, a picture or start file that cannot be used, a guardrail
-            that the start breaks.
-        UnknownNameError: no such environment, model or planner.
+            that the start breaks, or rollouts that are not for this model or machine.
+        UnknownNameError: no such environment, model, planner or way to roll out.
         MismatchError: a model or start file of another environment.
         CheckpointError: an unreadable model.
     """
     _check_numbers(request)
     world = find_world(request.env)
-    model = make_model(request.model, request.env)
+    model = make_model(request.model, request.env, request.rollout)
     size = model.spec.encoder.image_size
     env, planning = world.make_env(size), world.planning
     think = rescoring(request.planner, request.think, request.screen)

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from wm.experiments.assemble import PLAIN
 from wm.experiments.episode import Outcome
 from wm.experiments.mission import Mission, Request, prepare
 from wm.experiments.options import (
@@ -22,6 +23,7 @@ from wm.experiments.options import (
     KeepOut,
     MaxSpeed,
     ModelName,
+    Rollout,
     RulesPath,
     Screen,
     Think,
@@ -160,6 +162,7 @@ def main(
     planner: Annotated[str, typer.Option(help="Planner.")] = "icem",
     think: Think = None,
     screen: Screen = None,
+    rollout: Rollout = PLAIN,
     budget_steps: BudgetSteps = None,
     deadline_ms: Annotated[float | None, typer.Option(help=DEADLINE)] = None,
     keep_out: KeepOut = None,
@@ -180,6 +183,7 @@ def main(
         planner=planner,
         think=think,
         screen=screen,
+        rollout=rollout,
         budget_steps=world.budget_steps if budget_steps is None else budget_steps,
         deadline_ms=deadline_ms,
         rules=rules_of(rules, keep_out, workspace, max_speed).rules,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from wm.experiments.assemble import make_model, make_mpc
+from wm.experiments.assemble import PLAIN, make_model, make_mpc
 from wm.experiments.baselines import NoOp, RandomActions
 from wm.experiments.controllers import Mind, make_controller, make_screen
 from wm.experiments.episode import Actor, Controller, Outcome, Task, run_episode
@@ -45,6 +45,7 @@ class Setting:
         think: How much the planner thinks for a plan, see `Thinking.parse`; None: as it suits the world, or where
             another model screens, as rescoring needs.
         screen: Shipped name or path of a model that proposes (`wm.experiments.screening`), or None.
+        rollout: How the model's rollouts are computed, one of `ROLLOUTS`.
     """
 
     env: str
@@ -55,6 +56,7 @@ class Setting:
     threads: int
     think: str | None = None
     screen: str | None = None
+    rollout: str = PLAIN
 
 
 class Player:
@@ -67,7 +69,7 @@ class Player:
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         self.world = find_world(setting.env)  # an unknown environment is refused as such, not as the model's
-        self.model: WorldModel = make_model(setting.model, setting.env)
+        self.model: WorldModel = make_model(setting.model, setting.env, setting.rollout)
         self.env: Any = self.world.make_env(self.model.spec.encoder.image_size)
         frameskip = self.model.spec.frameskip
         think = rescoring(setting.planner, setting.think, setting.screen)

@@ -48,8 +48,8 @@ class PlanRecord:
         start: `source` of the start.
         seeds: `search`, and `start` where a seed gave it.
         model: `name`, `fingerprint`, `encoder_fingerprint`, `frameskip`, `history`.
-        planner: `name`, `think`, `screen` (`name` and `fingerprint`, or None), `horizon`, `execute` [latent steps],
-            `deadline_ms`.
+        planner: `name`, `think`, `screen` (`name` and `fingerprint`, or None), `rollout`, `horizon`, `execute`
+            [latent steps], `deadline_ms`.
         versions: Of wm, torch, numpy and Python.
         warnings: Sentences for the user.
         state_names: Of the numbers in a state.
@@ -130,6 +130,7 @@ def record_of(mission: Mission, outcome: Outcome) -> PlanRecord:
             "name": request.planner,
             "think": request.think,
             "screen": _screen(mission),
+            "rollout": request.rollout,
             "horizon": mission.mpc.horizon,
             "execute": mission.mpc.execute,
             "deadline_ms": request.deadline_ms,

@@ -22,6 +22,7 @@ from wm.experiments.evaluate import evaluate, main
 from wm.experiments.interval import wilson
 from wm.experiments.metrics import TIMINGS
 from wm.experiments.play import Player, Setting
+from wm.int8 import Int8Linear
 from wm.logs import Moments
 from wm.model import build_model
 from wm.specs import EnvSpec, ModelSpec
@@ -197,6 +198,14 @@ def test_another_configuration_in_the_folder_is_refused(model: Path, tmp_path: P
         evaluate(setting(model), tmp_path, episodes=1, baselines=False, seed=7)
 
 
+def test_the_way_of_the_rollouts_is_in_the_settings_and_decides_who_plays(model: Path, tmp_path: Path) -> None:
+    evaluate(setting(model, rollout="int8"), tmp_path, episodes=1, baselines=False)
+    assert json.loads((tmp_path / "metrics.json").read_text())["config"]["rollout"] == "int8"
+    assert Player(setting(model, rollout="int8")).model.joint.predictor.blocks[0].widen.__class__ is Int8Linear
+    with pytest.raises(BadInputError, match="with another rollout: expected .*, came .*; use another --out"):
+        evaluate(setting(model), tmp_path, episodes=1, baselines=False)
+
+
 def test_bad_input_is_refused_before_anything_is_written(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     absolute = save_model(tmp_path / "absolute.safetensors", push_t_spec("absolute"))
@@ -205,6 +214,7 @@ def test_bad_input_is_refused_before_anything_is_written(model: Path, tmp_path: 
         ({"env": "pushT"}, {}, UnknownNameError, "unknown environment 'pushT'"),
         ({"think": "much"}, {}, BadInputError, "think: expected 'auto', 'fast' or a number of iterations"),
         ({"planner": "icen"}, {}, UnknownNameError, "unknown planner 'icen'. Did you mean 'icem'"),
+        ({"rollout": "int4"}, {}, UnknownNameError, "unknown rollout 'int4'. Did you mean 'int8'"),
         ({"model": "nothing"}, {}, UnknownNameError, "unknown model .* 'nothing'"),
         ({"model": str(other)}, {}, MismatchError, "model of another environment: .*expected pusht, came chips"),
         ({"model": str(absolute)}, {}, MismatchError, "model of another robot"),

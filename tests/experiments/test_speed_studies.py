@@ -15,7 +15,7 @@ from rich.console import Console
 
 from tests.experiments.place import Place, tiny_model
 from wm.errors import BadInputError, MismatchError
-from wm.experiments.studies import deadline, scaling
+from wm.experiments.studies import deadline, rollout_formats, scaling
 from wm.experiments.studies.deadline import Replan
 from wm.experiments.studies.launch import launch
 from wm.experiments.studies.rival_flops import Layer, ours
@@ -42,6 +42,22 @@ def replan(plan_ms: float, **changes: Any) -> Replan:
         "switches": 0,
     }
     return Replan(plan_ms=plan_ms, **(usual | changes))
+
+
+def test_rollout_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(rollout_formats.FORMATS, "compiled")  # the tests' checks of annotations cannot be compiled
+    rows = rollout_formats.run("pusht", 8, tmp_path / "formats.json", runs=2, threads=1)
+    found = {row["format"]: row for row in rows}
+    assert list(found) == list(rollout_formats.FORMATS)
+    assert found["fp32"]["error"] == 0
+    assert found["fp32"]["ratio"] == 1
+    assert 0 < found["int8"]["error"] < 0.05
+    assert 0 < found["bf16"]["error"] < 0.05
+    assert json.loads((tmp_path / "formats.json").read_text())["rows"] == rows
+    patch = rollout_formats.run("pusht-patch", 2, tmp_path / "patch.json", runs=1, threads=1)
+    assert [row["format"] for row in patch] == ["fp32", "bf16"]
+    with pytest.raises(BadInputError, match="--candidates: expected >= 1, came 0"):
+        rollout_formats.run("pusht", 0, tmp_path / "formats.json")
 
 
 def test_deadline(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

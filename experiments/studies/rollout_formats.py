@@ -1,0 +1,129 @@
+"""Would other numbers, or a compiler, make rollouts faster, and how much of their exactness do they cost?
+
+    python -m wm.experiments.studies.rollout_formats --out studies/rollout_formats.json
+
+The rollout of a shipped compact model in fp32, in bfloat16 (torch's autocast), with whole numbers of 8 bits (`wm.int8`)
+and compiled (`wm.compiled`), in turn, and that of a patch model in fp32 and bfloat16. The error is what it differs from
+fp32's, as a share of what the state moves by; the mean square of that over many rollouts, after the last latent step.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from wm.errors import BadInputError
+from wm.experiments.assemble import make_model
+from wm.experiments.atomic import require_writable, write_json
+from wm.experiments.studies.launch import launch
+from wm.experiments.studies.race import alternate, machine
+from wm.model import WorldModel
+from wm.predictor import Predictor
+from wm.types import Latent
+
+HORIZON = 5
+FORMATS = {"fp32": "plain", "bf16": "plain", "int8": "int8", "compiled": "compiled"}
+"""Formats of the compact model and how its rollout is computed (`ROLLOUTS`); bf16 is the plain one under autocast."""
+
+Roll = Callable[[], Tensor]
+
+
+def rollouts(model_name: str, candidates: int, seed: int) -> dict[str, Roll]:
+    """The same rollout in each format, of an observation and actions of the model's own sizes.
+
+    Raises:
+        WmError: no such model.
+    """
+    plain = make_model(model_name, "pusht")
+    compact = isinstance(plain.joint.predictor, Predictor)
+    context, actions = inputs(plain, candidates, seed)
+    found = dict[str, Roll]()
+    for name, way in FORMATS.items():
+        if compact or name in ("fp32", "bf16"):
+            model = plain if way == "plain" else make_model(model_name, "pusht", way)
+            found[name] = _roll(model, context, actions, name == "bf16")
+    return found
+
+
+def inputs(model: WorldModel, candidates: int, seed: int) -> tuple[Latent, Tensor]:
+    """A random observation with the moments of a state, and ``(1, S, H, A)`` actions with those of the log."""
+    spec, generator = model.spec, torch.Generator().manual_seed(seed)
+    tokens = torch.randn(1, spec.history, spec.tokens, spec.width, generator=generator)
+    if spec.form == "compact":
+        tokens = model.bank[seed % len(model.bank)].view(1, 1, spec.tokens, spec.width).expand_as(tokens)
+    proprio = None if spec.env.proprio is None else model.proprio_moments[0].expand(1, spec.history, -1)
+    mean, std = model.action_moments
+    drawn = torch.randn(1, candidates, HORIZON, spec.frameskip, len(mean), generator=generator)
+    return Latent(tokens, proprio), (drawn * std + mean).flatten(-2)
+
+
+def _roll(model: WorldModel, context: Latent, actions: Tensor, bf16: bool) -> Roll:
+    def roll() -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            return model.imagine(context, actions).tokens.float()
+
+    return roll
+
+
+def error(found: Tensor, exact: Tensor, start: Tensor) -> float:
+    """Mean squared difference after the last step, as a share of what fp32's state has moved by."""
+    moved = (exact[:, :, -1] - start).square().mean()
+    return float((found[:, :, -1] - exact[:, :, -1]).square().mean() / moved)
+
+
+def run(model_name: str, candidates: int, out: Path, *, runs: int = 7, threads: int = 2, seed: int = 0) -> list[Any]:
+    """Measure one model's rollouts; the rows, also in ``out``.
+
+    Raises:
+        BadInputError: a number below 1; ``out`` cannot be written.
+        WmError: no such model.
+    """
+    for name, value in {"candidates": candidates, "threads": threads}.items():
+        if value < 1:
+            raise BadInputError(f"--{name}: expected >= 1, came {value}.")
+    require_writable(out)
+    about = machine(threads)
+    rolls = rollouts(model_name, candidates, seed)
+    context, _ = inputs(make_model(model_name, "pusht"), candidates, seed)
+    exact = rolls["fp32"]()
+    errors = {name: error(roll(), exact, context.tokens[:, -1]) for name, roll in rolls.items()}
+    alternate(rolls, 2)
+    seconds = alternate(rolls, runs)
+    fp32 = statistics.median(seconds["fp32"])
+    rows = [
+        {"format": name, "ms": 1e3 * statistics.median(each), "ratio": fp32 / statistics.median(each), "error": wrong}
+        for (name, each), wrong in zip(seconds.items(), errors.values(), strict=True)
+    ]
+    settings = {"model": model_name, "candidates": candidates, "horizon": HORIZON, "runs": runs, "seed": seed}
+    write_json(out, {"settings": settings, "machine": about, "rows": rows})
+    return rows
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Where the measurement goes.")],
+    model: Annotated[str, typer.Option(help="Shipped name or path of a push-T model.")] = "pusht",
+    candidates: Annotated[int, typer.Option(help="Of a rollout.")] = 128,
+    runs: Annotated[int, typer.Option(help="Rollouts of each format, in turn.")] = 7,
+    threads: Annotated[int, typer.Option(help="Of torch.")] = 2,
+    seed: Annotated[int, typer.Option(help="Of the inputs.")] = 0,
+) -> None:
+    """Time rollouts in other number formats and compiled."""
+    rows = run(model, candidates, out, runs=runs, threads=threads, seed=seed)
+    table = Table(title=f"{model}: {candidates} candidates, {HORIZON} steps, {threads} threads")
+    for column in ("format", "ms", "times faster", "error"):
+        table.add_column(column, justify="left" if column == "format" else "right")
+    for row in rows:
+        table.add_row(row["format"], f"{row['ms']:.1f}", f"{row['ratio']:.2f}", f"{row['error']:.2%}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    launch(main)
