@@ -123,16 +123,17 @@ class Thinking:
 
     Attributes:
         iterations: Of the search: exactly so many (a deadline may end it before), or at most where it is adaptive.
-        population: Samples of the first iteration; they shrink from one to the next, or follow the disagreement.
+        population: Samples of the first iteration (or the one after the look); they shrink from one to the next, or
+            follow the disagreement.
         elites: Best candidates of an iteration, which the next one's samples are drawn around.
-        adaptive: Effort follows difficulty: see `AdaptiveICEM`.
+        look: Samples of a first look, after which effort follows difficulty: see `AdaptiveICEM`; None: no such look.
         most_proposals: Of the model's proposals, the first ones, that are scored; None: all of them.
     """
 
     iterations: int
     population: int = 128
     elites: int = 20
-    adaptive: bool = False
+    look: int | None = None
     most_proposals: int | None = None
 
     @classmethod
@@ -145,7 +146,7 @@ class Thinking:
         if text == "fast":
             return cls(1, population=16, elites=8, most_proposals=PROPOSED)
         if text == "auto":
-            return cls(10, population=32, elites=8, adaptive=True, most_proposals=PROPOSED)
+            return cls(7, look=16, most_proposals=PROPOSED)
         short = text.isascii() and text.isdigit() and len(text) <= len(str(MOST_ITERATIONS))
         if short and 1 <= int(text) <= MOST_ITERATIONS:
             return cls(int(text))
@@ -156,10 +157,10 @@ class Thinking:
     def solver(self, frameskip: int, init_std: float) -> ICEM:
         """The default planner that thinks so much; ``init_std`` as in `Planning`."""
         count, elites, iterations = self.population, self.elites, self.iterations
-        if self.adaptive:
-            most, gamma = 16 * count, 1.5
+        if self.look is not None:
+            most, look = 4 * count, self.look
             return AdaptiveICEM(
-                frameskip, count, most, gamma=gamma, elites=elites, iterations=iterations, init_std=init_std
+                frameskip, count, most, elites=elites, iterations=iterations, look=look, init_std=init_std
             )
         # No energy that falls too little ends it.
         return ICEM(frameskip, count, elites, iterations, init_std=init_std, rtol=0.0, patience=iterations)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -29,6 +30,10 @@ EARLIER_WEIGHT = 0.05
 
 ROBOT_WEIGHT = 3.0
 """Weight of the read-out of the robot's own place in the goal distance, the rest of the latent having 1."""
+
+NEAR = 1 / 8
+"""Energy that is good enough for a plan, as a share of the distance between neighbours in the training log: less is no
+gain. Measured on push-T's development goals (docs/how-it-works.md)."""
 
 PROPOSAL_ENDS = 3
 """The model proposes action sequences for so many times of arrival: the full horizon's end, and the steps before it.
@@ -117,6 +122,7 @@ class PlanningController(ABC):
         deadline_ms: Per search.
         seed: Of the noise.
         rest: ``(W,)`` one control step's action that stays, raw units; None: zeros.
+        enough: Energy that is good enough for a plan; None: none is.
     """
 
     def __init__(
@@ -130,7 +136,9 @@ class PlanningController(ABC):
         deadline_ms: float | None = None,
         seed: int = 0,
         rest: np.ndarray | None = None,
+        enough: float | None = None,
     ) -> None:
+        self.enough = -math.inf if enough is None else enough
         self.budget, self.planned_steps = budget, 0
         self.mpc, self.energies = mpc, list(energies)
         self.guardrails, self.deadline_ms = guardrails or [], deadline_ms
@@ -164,7 +172,14 @@ class PlanningController(ABC):
             left = -(-(self.budget - self.planned_steps) // self.mpc.frameskip)  # latent steps, rounded up
             horizon = max(1, min(horizon, left))
         problem = Problem(
-            self.imagination(), self.energies, self.guardrails, self.low, self.high, horizon, stay=self.stay
+            self.imagination(),
+            self.energies,
+            self.guardrails,
+            self.low,
+            self.high,
+            horizon,
+            stay=self.stay,
+            enough=self.enough,
         )
         proposals = self.proposals()
         if deadline_ms is not None:
@@ -231,6 +246,7 @@ class LatentPlanner(PlanningController):
         rest: np.ndarray | None = None,
     ) -> None:
         distance = goal_distance(model, goal.tokens[:, 0], earlier_weight, robot_weight)
+        spacing = model.spacing(model.goal_scale(robot_weight))
         super().__init__(
             model.spec.env.action,
             mpc,
@@ -240,6 +256,7 @@ class LatentPlanner(PlanningController):
             deadline_ms=deadline_ms,
             seed=seed,
             rest=rest,
+            enough=None if spacing is None else NEAR * spacing,
         )
         self.model, self.kinematics, self.goal = model, kinematics, goal.tokens[:, 0]
 

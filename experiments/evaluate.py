@@ -23,9 +23,9 @@ from wm.errors import BadInputError
 from wm.experiments.assemble import MODELS, PLAIN
 from wm.experiments.atomic import write_files, write_json
 from wm.experiments.contact_sheet import failures_png, summary_png
-from wm.experiments.episode import PROPOSAL_COPIES, PROPOSAL_ENDS, PROPOSAL_NOISE, Task
+from wm.experiments.episode import NEAR, PROPOSAL_COPIES, PROPOSAL_ENDS, PROPOSAL_NOISE, Task
 from wm.experiments.episode_log import EpisodeLog, Record
-from wm.experiments.metrics import efforts, rates, timings, violations
+from wm.experiments.metrics import efforts, lateness, rates, timings, violations
 from wm.experiments.options import (
     DEADLINE,
     BudgetSteps,
@@ -41,6 +41,7 @@ from wm.experiments.play import MODEL, ORACLE, Player, Setting, play_all
 from wm.experiments.rules import Rules
 from wm.experiments.worlds import find_world
 from wm.experiments.worlds.base import Planning, World
+from wm.planners.adaptive_icem import AdaptiveICEM
 from wm.planners.mpc import MPC
 
 
@@ -144,6 +145,8 @@ def planner_settings(mpc: MPC, planning: Planning = Planning()) -> dict[str, Any
     solver = {key: value for key, value in vars(mpc.solver).items() if isinstance(value, (int, float, str))}
     receding = {"horizon": mpc.horizon, "execute": mpc.execute, "frameskip": mpc.frameskip, "fill": mpc.fill}
     weights = {"earlier_weight": planning.earlier_weight, "robot_weight": planning.robot_weight}
+    if isinstance(mpc.solver, AdaptiveICEM):
+        weights["near"] = NEAR
     proposals = {"ends": PROPOSAL_ENDS, "copies": PROPOSAL_COPIES, "noise": PROPOSAL_NOISE}
     if mpc.most_proposals is not None:
         proposals["most"] = mpc.most_proposals
@@ -196,7 +199,7 @@ def _metrics(config: dict[str, Any], player: Player, played: dict[str, list[Reco
     records, world = played[MODEL], player.world
     metrics = (
         rates(records, world)
-        | timings(records)
+        | timings(records, player.setting.deadline_ms)
         | efforts(records)
         | world.goal_metrics(records)
         | {"guardrail_violations": violations(records)}
@@ -236,6 +239,8 @@ def _table(metrics: dict[str, Any], world: World) -> str:
         lines.append("  ".join([*words, f"of {row['episodes']}"]))
     if metrics["plan_ms_p50"] is not None:
         lines.append(f"a plan takes {metrics['plan_ms_p50']:.0f} ms (median), {metrics['plan_ms_p95']:.0f} ms (95 %)")
+    if metrics["plans_late"]:
+        lines.append(lateness(metrics["plans_late"], metrics["config"]["deadline_ms"]))
     if metrics["candidates_p50"] is not None:
         spent = f"{metrics['candidates_p50']:.0f} candidates (median), {metrics['candidates_p95']:.0f} (95 %)"
         lines.append(f"it evaluates {spent}, in {metrics['iterations_mean']:.1f} iterations (mean)")

@@ -10,9 +10,27 @@ import numpy as np
 from wm.experiments.episode_log import Record
 from wm.experiments.interval import Z95, wilson
 from wm.experiments.worlds.base import World
+from wm.planners.stopping import SOUNDING
 
-TIMINGS = ("plan_ms_p50", "plan_ms_p95", "observe_ms_p50")
+TIMINGS = ("plan_ms_p50", "plan_ms_p95", "observe_ms_p50", "plans_late")
 """The only metrics that may differ between runs of the same settings."""
+
+
+LATE_MS = 5
+"""A plan that takes longer than its deadline by more than this is late [ms]."""
+
+
+def late(plan_ms: Sequence[float], deadline_ms: float | None) -> int:
+    """How many plans came later than their deadline; 0 where there was none."""
+    return 0 if deadline_ms is None else sum(ms > deadline_ms + LATE_MS for ms in plan_ms)
+
+
+def lateness(count: int, deadline_ms: float) -> str:
+    """What is said of late plans."""
+    return (
+        f"{count} plans took over {deadline_ms + LATE_MS:g} ms in spite of the deadline: a search tries {SOUNDING} "
+        "candidates anyway"
+    )
 
 
 def rates(records: Sequence[Record], world: World) -> dict[str, Any]:
@@ -37,11 +55,15 @@ def mean_interval(values: Sequence[float]) -> list[float] | None:
     return [mean - half, mean + half]
 
 
-def timings(records: Sequence[Record]) -> dict[str, float | None]:
-    """Wall times in ms: of a plan, from remembered observations to actions; and of taking in (encoding) a frame."""
+def timings(records: Sequence[Record], deadline_ms: float | None = None) -> dict[str, float | None]:
+    """Wall times in ms: of a plan, from remembered observations to actions; and of taking in (encoding) a frame.
+
+    Also how many plans were late; None without a deadline.
+    """
     plans = [ms for record in records for ms in record.plan_ms]
     frames = [ms for record in records for ms in record.observe_ms]
-    values = (_percentile(plans, 50), _percentile(plans, 95), _percentile(frames, 50))
+    tardy = None if deadline_ms is None else late(plans, deadline_ms)
+    values = (_percentile(plans, 50), _percentile(plans, 95), _percentile(frames, 50), tardy)
     return dict(zip(TIMINGS, values, strict=True))
 
 

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from wm.experiments.assemble import PLAIN
 from wm.experiments.episode import Outcome
+from wm.experiments.metrics import late, lateness
 from wm.experiments.mission import Mission, Request, prepare
 from wm.experiments.options import (
     DEADLINE,
@@ -138,6 +139,8 @@ def summary(record: PlanRecord, out: Path) -> str:
         times = f"{median(record.plan_ms):.0f} ms a replan (median), {max(record.plan_ms):.0f} ms at most"
         spent = [search["candidates"] for search in record.searches]
         lines.append(f"{len(record.plan_ms)} plans, {times}; {median(spent):.0f} candidates (median)")
+        if tardy := late(record.plan_ms, record.planner["deadline_ms"]):
+            lines.append(lateness(tardy, record.planner["deadline_ms"]))
     if record.measures:
         lines.append("at the end: " + ", ".join(f"{name} {value:.3g}" for name, value in record.measures.items()))
     for name, margin in record.executed_margins.items():

@@ -1,4 +1,4 @@
-"""iCEM that thinks as long as it pays: few candidates at first, more where its elites disagree."""
+"""iCEM that thinks as long as it pays: a look at first, more where the goal stays far or its elites disagree."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from wm.errors import BadInputError
 from wm.planners.base import Problem, at_least
 from wm.planners.candidates import Scored
-from wm.planners.gaussian import Gaussian
+from wm.planners.gaussian import Gaussian, elites_of
 from wm.planners.icem import ICEM
 from wm.planners.noise import Noise
 
@@ -33,7 +33,11 @@ class Effort(Gaussian):
 
 
 class AdaptiveICEM(ICEM):
-    """iCEM whose population follows the disagreement of its elites, and that ends when its energy falls no more.
+    """iCEM that looks first, whose population follows its elites' disagreement, and that ends when nothing is gained.
+
+    The first iteration is a look: beside all that is known (warm start, kept elites, a model's proposals) it tries few
+    samples. Where that is good enough (`Problem.enough`), it is all. Elsewhere a search begins at the best that was
+    seen, with samples as wide as at first and ``population`` of them.
 
     Elites agree where their mean is as good a plan as they are: in a convex valley it is better (Jensen's inequality).
     They disagree where it is worse than all of them: two ways round an obstacle are good and their mean is not. This
@@ -41,13 +45,13 @@ class AdaptiveICEM(ICEM):
     worst elite (feasible first), the next population is ``growth`` times the last one, up to ``most``; elsewhere it
     shrinks by ``gamma``, down to ``2 * elites``.
 
-    Ending is the shared loop's: a problem is done after ``patience`` iterations in which its energy did not fall by
-    ``rtol``. Both are decided for every problem by itself. In a batch, a problem of fewer samples than another has its
-    surplus filled with copies of its first one, which never become elites.
+    Ending is the shared loop's: a problem is done where its energy is enough, or after ``patience`` iterations in which
+    it did not fall by ``rtol``. All of it is decided for every problem by itself. In a batch, a problem of fewer
+    samples than another has its surplus filled with copies of its first one, which never become elites.
 
     Args:
         frameskip: Control steps per latent step, >= 1; divides A.
-        population: Samples of the first iteration.
+        population: Samples of the first iteration, or of the first after the look.
         most: Largest population, >= ``population``.
         growth: Factor by which the population grows, >= 1.
         gamma: Factor by which it shrinks, >= 1.
@@ -55,6 +59,7 @@ class AdaptiveICEM(ICEM):
         iterations: Largest number of iterations.
         rtol: Relative fall of the energy that counts as progress.
         patience: Iterations without progress before a problem counts as converged.
+        look: Samples of the first iteration, 1 … ``population``; None: ``population``, and no new beginning after it.
         settings: Others of `ICEM`.
 
     Raises:
@@ -72,6 +77,7 @@ class AdaptiveICEM(ICEM):
         iterations: int = 10,
         rtol: float | int = 0.02,
         patience: int = 2,
+        look: int | None = None,
         **settings: Any,
     ) -> None:
         settings |= {"gamma": gamma, "rtol": rtol, "patience": patience}
@@ -79,12 +85,19 @@ class AdaptiveICEM(ICEM):
         if most < population:
             raise BadInputError(f"planner setting 'most' must be >= population = {population}, came {most}.")
         at_least("growth", growth, 1)
-        self.most, self.growth = most, growth
+        at_least("look", 1 if look is None else look, 1)
+        if look is not None and look > population:
+            raise BadInputError(f"planner setting 'look' must be <= population = {population}, came {look}.")
+        self.look, self.most, self.growth = look, most, growth
+
+    def enough(self, problem: Problem) -> float:
+        """What the problem says."""
+        return problem.enough
 
     def start(self, problem: Problem, guess: Float[Tensor, "B H A"]) -> Effort:
-        """As iCEM, with the first population."""
+        """As iCEM, with the samples of the look."""
         first = super().start(problem, guess)
-        count = torch.full((problem.batch,), self.population, device=guess.device)
+        count = torch.full((problem.batch,), self.look or self.population, device=guess.device)
         return Effort(first.mean, first.std, count=count)
 
     def propose(
@@ -110,14 +123,24 @@ class AdaptiveICEM(ICEM):
         worst = own[:, min(self.n_elites, own.shape[1]) - 1, None]
         fewer = (state.count / self.gamma).long().clamp(min=min(2 * self.n_elites, self.population))
         more = (state.count * self.growth).long().clamp(max=self.most)
+        looked = self.look is not None and state.elites is None
+        count = (
+            torch.full_like(fewer, self.population) if looked else torch.where(_disagreed(state, scored), more, fewer)
+        )
         return Effort(
-            fitted.mean,
-            fitted.std,
+            _best_of(state, scored, own) if looked else fitted.mean,
+            state.std if looked else fitted.std,
             fitted.elites,
-            count=torch.where(_disagreed(state, scored), more, fewer),
+            count=count,
             violation=scored.violation.gather(1, worst)[:, 0],
             energy=scored.energy.gather(1, worst)[:, 0],
         )
+
+
+def _best_of(state: Effort, scored: Scored, order: Int[Tensor, "B S"]) -> Float[Tensor, "B H A"]:
+    """The best candidate; the mean that there is where nothing is finite."""
+    best, finite = elites_of(scored, order, 1)
+    return torch.where(finite[..., None], best[:, 0], state.mean)
 
 
 def _without_surplus(order: Int[Tensor, "B S"], count: Int[Tensor, " B"]) -> Int[Tensor, "B S"]:

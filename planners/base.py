@@ -77,6 +77,10 @@ class Solver(ABC, Generic[StateT]):
         """Energy per unit of violation in `Scored.gradient`; None: this iteration's candidates need no gradient."""
         return None
 
+    def enough(self, problem: Problem) -> float:
+        """Energy at or below which a feasible plan ends the search; -inf: none does."""
+        return -math.inf
+
     def answer(self, state: StateT) -> Float[Tensor, "B H A"] | None:
         """A sequence to return instead of the best candidate unless it is infeasible where that one is feasible."""
         return None
@@ -142,7 +146,7 @@ class Solver(ABC, Generic[StateT]):
             updated = self.update(problem, state, scored, order) if whole else state
             if best is None or progress is None:
                 best, state = leader, updated
-                progress = Progress(best, self.rtol, self.patience)
+                progress = Progress(best, self.rtol, self.patience, self.enough(problem))
             else:
                 best = best.replaced(leader, best.beaten_by(leader) & progress.active)
                 state = updated if progress.all_active else _hold(state, updated, progress.active)

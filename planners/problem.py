@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,10 +32,12 @@ class Problem:
         batch: B, >= 1.
         stay: ``(B, A)`` raw action of a latent step that leaves the robot where it is; None means zeros, which is right
             for relative actions. It is always a candidate, so that a plan is feasible where staying is.
+        enough: Energy at or below which a feasible plan is good enough: a solver that thinks only as much as it has to
+            (`Solver.enough`) ends there. -inf: none is.
 
     Raises:
         BadInputError: bounds that are not finite, crossed or of different shapes; a size below 1; no energy; two terms
-            or two rules of one name; a ``stay`` of the wrong shape or not finite.
+            or two rules of one name; a ``stay`` of the wrong shape or not finite; ``enough`` is NaN.
     """
 
     rollout: Callable[[Tensor], Trajectory]
@@ -45,6 +48,7 @@ class Problem:
     horizon: int
     batch: int = 1
     stay: Float[Tensor, "B A"] | None = None
+    enough: float = -math.inf
 
     def __post_init__(self) -> None:
         if self.low.ndim != 1 or self.low.shape != self.high.shape:
@@ -53,6 +57,8 @@ class Problem:
             raise BadInputError(
                 f"bounds must be finite, low <= high, came {self.low.tolist()} and {self.high.tolist()}."
             )
+        if math.isnan(self.enough):
+            raise BadInputError("enough: expected an energy, came nan.")
         if self.horizon < 1 or self.batch < 1:
             raise BadInputError(f"horizon and batch must be >= 1, came {self.horizon} and {self.batch}.")
         if len(self.energies) == 0:

@@ -86,15 +86,16 @@ class Progress:
     """Which problems are still getting better.
 
     A problem has converged when, for ``patience`` iterations, neither its violation fell nor its energy by more than
-    ``rtol`` of what it was when it last did. Each problem is judged alone, so that a batch changes nothing.
+    ``rtol`` of what it was when it last did; or as soon as its best is feasible and its energy ``enough`` or less. Each
+    problem is judged alone, so that a batch changes nothing.
     """
 
-    def __init__(self, best: Best, rtol: float | int, patience: int) -> None:
-        self._rtol, self._patience = rtol, patience
+    def __init__(self, best: Best, rtol: float | int, patience: int, enough: float = -math.inf) -> None:
+        self._rtol, self._patience, self._enough = rtol, patience, enough
         self._violation, self._energy = best.violation, best.energy
         self._stalled = torch.zeros_like(best.energy, dtype=torch.long)
-        self.all_active = self.any_active = True
         self.active: Bool[Tensor, " B"] = torch.ones_like(best.energy, dtype=torch.bool)
+        self._end(best)
 
     def update(self, best: Best) -> None:
         """Take the best after another iteration into account."""
@@ -105,4 +106,8 @@ class Progress:
         self._energy = torch.where(better, best.energy, self._energy)
         self._stalled = torch.where(better, 0, self._stalled + 1)
         self.active = self.active & (self._stalled < self._patience)
+        self._end(best)
+
+    def _end(self, best: Best) -> None:
+        self.active = self.active & ~(best.feasible & (best.energy <= self._enough))
         self.all_active, self.any_active = bool(self.active.all()), bool(self.active.any())

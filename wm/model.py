@@ -222,6 +222,22 @@ class WorldModel(nn.Module):
             return states
         return states.float().unflatten(-1, (self.spec.tokens, self.spec.width)).mean(-2)
 
+    def spacing(self, scale: Float[Tensor, "N D"]) -> float | None:
+        """How near states of the training log are to each other, by the goal distance.
+
+        Args:
+            scale: Divisors of the goal distance, as of `goal_scale`.
+
+        Returns:
+            Median, over an eighth of the remembered states, of the mean squared difference to the nearest other one;
+            None in another form than the compact one, whose goal distance is another.
+        """
+        if self.spec.form != "compact":
+            return None
+        states = self.bank / scale.flatten()
+        nearest = torch.cdist(states[::8], states).topk(2, largest=False).values[:, 1]  # the first is the state itself
+        return float(nearest.square().median()) / states.shape[1]
+
     def remember(self, training: Float[Tensor, "M K"], held_out: Float[Tensor, "O K"]) -> None:
         """Set what `unfamiliarity` compares with: at least `BANK` training states, and held-out states."""
         self.bank.copy_(self._summary(training[torch.linspace(0, len(training) - 1, BANK).long()]))

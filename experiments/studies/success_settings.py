@@ -55,10 +55,8 @@ def _icem(population: int, iterations: int, most_proposals: int | None = None) -
     )
 
 
-def _adaptive(most_proposals: int | None = None, **settings: Any) -> Maker:
-    return _search(
-        lambda f: AdaptiveICEM(f, most=512, gamma=1.5, init_std=PLANNING.init_std, **settings), most_proposals
-    )
+def _adaptive(**settings: Any) -> Maker:
+    return _search(lambda f: AdaptiveICEM(f, most=512, init_std=PLANNING.init_std, **settings), 48)
 
 
 def _mppi(population: int, iterations: int, log_noise: float = 0.0) -> Maker:
@@ -102,10 +100,8 @@ SETTINGS: dict[str, Maker] = {
     "think-2": _named("icem", "2"),
     "think-3": _named("icem", "3"),
     "think-auto": _named("icem", "auto"),
-    "auto-64": _adaptive(48, population=64, elites=10),
-    "auto-rtol-10": _adaptive(48, population=32, elites=8, rtol=0.1),
-    "auto-impatient": _adaptive(48, population=32, elites=8, rtol=0.05, patience=1),
-    "auto-16-impatient": _adaptive(48, population=16, elites=8, rtol=0.1, patience=1),
+    "auto-without-look": _adaptive(population=32, elites=8, gamma=1.5),
+    "auto-64": _adaptive(population=64, elites=10, look=16, iterations=10),
     "icem-64x4": _icem(64, 4),
     "icem-64x2": _icem(64, 2),
     "icem-64x2-p48": _icem(64, 2, 48),

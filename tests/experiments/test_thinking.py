@@ -10,6 +10,7 @@ import pytest
 from tests.experiments.place import Place, Run, refused, runner
 from wm.errors import BadInputError
 from wm.experiments.assemble import PROPOSED, Thinking, make_mpc
+from wm.experiments.episode import NEAR
 from wm.experiments.evaluate import planner_settings
 from wm.planners import ICEM
 from wm.planners.adaptive_icem import AdaptiveICEM
@@ -62,7 +63,9 @@ def test_auto_is_adaptive_and_begins_with_the_proposals() -> None:
     mpc = make_mpc("icem", 5, think="auto")
     assert isinstance(mpc.solver, AdaptiveICEM) and mpc.most_proposals == PROPOSED
     assert planner_settings(mpc)["proposals"]["most"] == PROPOSED
-    assert mpc.solver.population < 128 < mpc.solver.most
+    assert mpc.solver.look == 16 < mpc.solver.population < mpc.solver.most
+    assert planner_settings(mpc)["near"] == NEAR
+    assert "near" not in planner_settings(make_mpc("icem", 5))
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "1001", "9" * 5000, "slow", "Fast", "٣", "1e2", "nan"])

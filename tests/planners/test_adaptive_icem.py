@@ -133,3 +133,60 @@ def test_where_all_agree_growth_changes_nothing() -> None:
 def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInputError, match=message):
         AdaptiveICEM(FRAMESKIP, **settings)
+
+
+LOOK: dict[str, Any] = {"population": 40, "look": 8, "elites": 10, "gamma": 1.5, "iterations": 4, **FOREVER}
+
+
+def test_a_look_is_all_where_it_is_enough() -> None:
+    task, counts = counted(dataclasses.replace(quadratic(), enough=1.0))
+    plan = AdaptiveICEM(FRAMESKIP, **LOOK).solve(task, generator=seeded())
+    assert (counts, plan.stopped_by) == ([2 + 8], "converged")
+    assert float(plan.energy) <= 1.0
+
+
+def test_where_a_look_is_not_enough_a_search_begins_at_the_best_that_was_seen() -> None:
+    seen: list[Tensor] = []
+    known = torch.full((1, 1, 5, 10), 0.19)
+    task = dataclasses.replace(quadratic(), rollout=lambda actions: seen.append(actions) or rollout_actions(actions))
+    AdaptiveICEM(FRAMESKIP, init_std=0.05, **LOOK).solve(task, elites=known, generator=seeded())
+    assert [actions.shape[1] for actions in seen[:2]] == [2 + 1 + 8, 3 + 1 + 40]  # kept elites, the mean, the samples
+    torch.testing.assert_close(seen[1][0, 3], known[0, 0])  # the mean
+    spread = seen[1][0, 4:] - known[0]
+    assert 0.03 < float(spread.std()) < 0.07  # as at first, not that of so few elites
+
+
+def test_enough_for_one_problem_changes_nothing_for_another() -> None:
+    """The first one's optimum is among what is known, the second one's is not."""
+    goals = torch.tensor([0.2, -0.4])[:, None]
+
+    def bowl(rows: Tensor) -> Term:
+        return Term(lambda t: (t.actions - goals[rows][..., None, None]).square().mean((-2, -1)))
+
+    solver, known = AdaptiveICEM(FRAMESKIP, **LOOK), torch.full((2, 1, 5, 10), 0.2)
+    both = dataclasses.replace(problem(rollout_actions, [bowl(torch.arange(2))], batch=2), enough=1e-3)
+    together = solver.solve(both, elites=known, generator=[seeded(1), seeded(2)])
+    for row in range(2):
+        task = dataclasses.replace(problem(rollout_actions, [bowl(torch.tensor([row]))]), enough=1e-3)
+        alone = solver.solve(task, elites=known[:1], generator=seeded(row + 1))
+        assert alone.iterations == (1, 4)[row]
+        torch.testing.assert_close(together.actions[row], alone.actions[0], atol=1e-6, rtol=0)
+
+
+def test_a_look_of_nothing_finite_leaves_the_search_where_it_was() -> None:
+    """Only what comes after the look has an energy."""
+    rollouts: list[int] = []
+
+    def energy(t: Trajectory) -> Tensor:
+        rollouts.append(1)
+        value = t.actions.square().mean((-2, -1))
+        return torch.full_like(value, torch.nan) if len(rollouts) == 1 else value
+
+    plan = AdaptiveICEM(FRAMESKIP, **LOOK).solve(problem(rollout_actions, [Term(energy)]), generator=seeded())
+    assert float(plan.energy) < 0.05
+
+
+@pytest.mark.parametrize("look", [0, 41])
+def test_a_look_is_at_least_one_and_at_most_the_population(look: int) -> None:
+    with pytest.raises(BadInputError, match=f"planner setting 'look' must be .*, came {look}"):
+        AdaptiveICEM(FRAMESKIP, **(LOOK | {"look": look}))

@@ -45,6 +45,7 @@ def test_staying_is_zero_unless_said_otherwise_and_inside_the_bounds() -> None:
         ({"guardrails": [SpeedLimit(1.0), SpeedLimit(2.0)]}, "guardrails must have different names, came 'speed'"),
         ({"batch": 3, "stay": torch.zeros(2, 2)}, r"stay: expected the shape \(3, 2\), came \(2, 2\)"),
         ({"stay": torch.full((1, 2), torch.nan)}, "stay must be finite"),
+        ({"enough": float("nan")}, "enough: expected an energy, came nan"),
     ],
 )
 def test_bad_problems_are_refused(fields: dict[str, Any], message: str) -> None:

@@ -96,3 +96,11 @@ def test_less_violation_is_progress_whatever_the_energy_does() -> None:
     assert progress.any_active
     progress.update(best([3.0], [0.0]))
     assert not progress.any_active
+
+
+def test_a_feasible_problem_ends_where_its_energy_is_enough() -> None:
+    progress = Progress(best([0.2, 0.2, 0.4], [0.0, 1.0, 0.0]), rtol=0.0, patience=9, enough=0.2)
+    assert progress.active.tolist() == [False, True, True]
+    progress.update(best([0.2, 0.2, 0.1], [0.0, 0.0, 0.0]))
+    assert progress.active.tolist() == [False, False, False]
+    assert not progress.any_active

@@ -228,6 +228,17 @@ def proposing(world_model: WorldModel) -> WorldModel:
     return build_model(spec, world_model.encoder, actions, Moments(*world_model.proprio_moments))
 
 
+def test_spacing_is_the_distance_of_neighbours_in_the_log(world_model: WorldModel) -> None:
+    """Remembered states on a line, two apart: of 8 numbers one differs, and with a scale it counts less."""
+    bank = torch.zeros_like(world_model.bank)
+    bank[:, 0] = 2.0 * torch.arange(len(bank))
+    world_model.bank.copy_(bank[torch.randperm(len(bank), generator=torch.Generator().manual_seed(0))])
+    scale = torch.ones(2, 4)
+    assert world_model.spacing(scale) == pytest.approx(4 / 8, rel=1e-3)
+    scale[0, 0] = 4.0
+    assert world_model.spacing(scale) == pytest.approx(4 / 16 / 8, rel=1e-3)
+
+
 def test_a_model_without_proposal_proposes_nothing(world_model: WorldModel, frames: Frames) -> None:
     seen = context(world_model, frames)
     assert world_model.proposal is None and world_model.propose(seen, seen.tokens[:, 0], [1]) is None
