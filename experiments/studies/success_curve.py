@@ -192,7 +192,18 @@ def curve_png(table: Mapping[str, Mapping[str, Any]], auto: Episodes) -> bytes:
 def printed(result: Mapping[str, Any]) -> Table:
     """The settings, the quickest first."""
     table = Table(
-        "setting", "n", "success", "95 %", "ms p50", "ms p95", "× faster", "Δ points", "encoding", "candidates"
+        "setting",
+        "n",
+        "success",
+        "95 %",
+        "ms p50",
+        "mean",
+        "p95",
+        "× p50",
+        "× mean",
+        "Δ points",
+        "encoding",
+        "candidates",
     )
     for name, row in sorted(result["settings"].items(), key=lambda item: item[1]["plan_ms_p50"]):
         low, high = row["success_ci95"]
@@ -203,8 +214,10 @@ def printed(result: Mapping[str, Any]) -> Table:
             f"{100 * row['success']:.1f}",
             f"{100 * low:.1f} … {100 * high:.1f}",
             f"{row['plan_ms_p50']:.1f}",
+            f"{row['plan_ms_mean']:.1f}",
             f"{row['plan_ms_p95']:.1f}",
             "" if beside is None else f"{beside['times_faster']:.1f}",
+            "" if beside is None else f"{beside['times_faster_mean']:.1f}",
             "" if beside is None else f"{100 * beside['difference']:+.1f}",
             f"{row['observing_share']:.0%}",
             f"{row['candidates_p50']:.0f} … {row['candidates_p95']:.0f}",

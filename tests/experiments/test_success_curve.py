@@ -50,6 +50,11 @@ def test_numbers_of_a_setting() -> None:
     assert row["observing_share"] == 4.0 / (4.0 + 10.0) and row["points_per_ms"] == 15.0
     assert row["beside_reference"]["episodes"] == 4 and row["beside_reference"]["times_faster"] == 40.0
     assert row["beside_reference"]["difference"] == 0.0
+    uneven = episodes([True] * 4, 5.0)
+    uneven[0] = uneven[0] | {"plan_ms": [5.0, 85.0]}
+    beside = numbers(uneven, episodes([True] * 4, 200.0))["beside_reference"]
+    assert beside["times_faster"] == 40.0
+    assert beside["times_faster_mean"] == pytest.approx(200.0 / np.mean([5.0] * 7 + [85.0]))
     assert "beside_reference" not in numbers(episodes([True], 5.0), [])
 
 
