@@ -166,6 +166,18 @@ class Thinking:
         return ICEM(frameskip, count, elites, iterations, init_std=init_std, rtol=0.0, patience=iterations)
 
 
+def make_screening(frameskip: int, planning: Planning) -> MPC:
+    """The default planner as a model searches that screens for another one.
+
+    Where the world leaves it to the difficulty how much to think, it searches a little in any case, and never until all
+    that is left is like sequences: what it is asked for is a list of good ones that differ.
+    """
+    if planning.think != "auto":
+        return make_mpc("icem", frameskip, planning)
+    solver = AdaptiveICEM(frameskip, 32, 512, gamma=1.5, elites=8, iterations=10, init_std=planning.init_std)
+    return MPC(solver, planning.horizon, planning.execute, frameskip, most_proposals=PROPOSED)
+
+
 def make_mpc(planner: str, frameskip: int, planning: Planning = PLANNING, think: str | None = None) -> MPC:
     """Solver and receding horizon.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from wm.experiments.assemble import make_model, make_mpc
+from wm.experiments.assemble import make_model, make_screening
 from wm.experiments.episode import Controller, Task
 from wm.experiments.screening import ScreenedController
 from wm.experiments.worlds.base import World
@@ -34,7 +34,7 @@ class Mind:
 
 
 def make_screen(name: str, world: World, model: WorldModel) -> Mind:
-    """A screening model by shipped name or path, planned with as its world is by default.
+    """A screening model by shipped name or path, with the search of `make_screening`.
 
     Raises:
         UnknownNameError, CheckpointError: as `make_model`.
@@ -44,7 +44,7 @@ def make_screen(name: str, world: World, model: WorldModel) -> Mind:
     require_equal("frameskip of the screening model", model.spec.frameskip, screen.spec.frameskip, name)
     sizes = model.spec.encoder.image_size, screen.spec.encoder.image_size
     require_equal("picture size of the screening model", *sizes, name)
-    return Mind(screen, make_mpc("icem", screen.spec.frameskip, world.planning))
+    return Mind(screen, make_screening(screen.spec.frameskip, world.planning))
 
 
 def controller_options(

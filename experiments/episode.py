@@ -32,8 +32,8 @@ ROBOT_WEIGHT = 3.0
 """Weight of the read-out of the robot's own place in the goal distance, the rest of the latent having 1."""
 
 NEAR = 1 / 8
-"""Energy that is good enough for a plan, as a share of the distance between neighbours in the training log: less is no
-gain. Measured on push-T's development goals (docs/how-it-works.md)."""
+"""Energy that is good enough for a plan, as a share of the usual distance between the nearest of the states that a
+model remembers of its log (`WorldModel.spacing`). Measured on push-T's development goals (docs/how-it-works.md)."""
 
 PROPOSAL_ENDS = 3
 """The model proposes action sequences for so many times of arrival: the full horizon's end, and the steps before it.
@@ -246,7 +246,7 @@ class LatentPlanner(PlanningController):
         rest: np.ndarray | None = None,
     ) -> None:
         distance = goal_distance(model, goal.tokens[:, 0], earlier_weight, robot_weight)
-        spacing = model.spacing(model.goal_scale(robot_weight))
+        spacing = None if energies else model.spacing(model.goal_scale(robot_weight))  # enough of the distance alone
         super().__init__(
             model.spec.env.action,
             mpc,

@@ -145,7 +145,7 @@ def planner_settings(mpc: MPC, planning: Planning = Planning()) -> dict[str, Any
     solver = {key: value for key, value in vars(mpc.solver).items() if isinstance(value, (int, float, str))}
     receding = {"horizon": mpc.horizon, "execute": mpc.execute, "frameskip": mpc.frameskip, "fill": mpc.fill}
     weights = {"earlier_weight": planning.earlier_weight, "robot_weight": planning.robot_weight}
-    if isinstance(mpc.solver, AdaptiveICEM):
+    if isinstance(mpc.solver, AdaptiveICEM) and mpc.solver.look is not None:
         weights["near"] = NEAR
     proposals = {"ends": PROPOSAL_ENDS, "copies": PROPOSAL_COPIES, "noise": PROPOSAL_NOISE}
     if mpc.most_proposals is not None:

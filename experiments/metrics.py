@@ -27,10 +27,8 @@ def late(plan_ms: Sequence[float], deadline_ms: float | None) -> int:
 
 def lateness(count: int, deadline_ms: float) -> str:
     """What is said of late plans."""
-    return (
-        f"{count} plans took over {deadline_ms + LATE_MS:g} ms in spite of the deadline: a search tries {SOUNDING} "
-        "candidates anyway"
-    )
+    plans = "1 plan" if count == 1 else f"{count} plans"
+    return f"{plans} took over {deadline_ms + LATE_MS:g} ms; a search tries at least {SOUNDING} candidates"
 
 
 def rates(records: Sequence[Record], world: World) -> dict[str, Any]:

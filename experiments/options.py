@@ -52,8 +52,8 @@ Rollout = Annotated[
     str,
     typer.Option(
         metavar="plain|int8|compiled",
-        help="How a compact model's rollouts are computed: fp32, whole numbers (rounded; see docs/how-it-works.md), or "
-        "fp32 compiled by torch, which takes up to half a minute first.",
+        help="How a compact model's rollouts (not its screen's) are computed: fp32, whole numbers (rounded; see "
+        "docs/how-it-works.md), or fp32 compiled by torch, which takes up to half a minute first.",
     ),
 ]
 DEADLINE = f"Milliseconds for each search, which tries {SOUNDING} candidates anyway; results then vary with speed."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,8 @@ class AdaptiveICEM(ICEM):
 
     The first iteration is a look: beside all that is known (warm start, kept elites, a model's proposals) it tries few
     samples. Where that is good enough (`Problem.enough`), it is all. Elsewhere a search begins at the best that was
-    seen, with samples as wide as at first and ``population`` of them.
+    seen, with samples as wide as at first and ``population`` of them. Where nothing is known to be enough, the
+    population grows from the look's.
 
     Elites agree where their mean is as good a plan as they are: in a convex valley it is better (Jensen's inequality).
     They disagree where it is worse than all of them: two ways round an obstacle are good and their mean is not. This
@@ -59,7 +61,8 @@ class AdaptiveICEM(ICEM):
         iterations: Largest number of iterations.
         rtol: Relative fall of the energy that counts as progress.
         patience: Iterations without progress before a problem counts as converged.
-        look: Samples of the first iteration, 1 … ``population``; None: ``population``, and no new beginning after it.
+        look: Samples of the first iteration, 1 … ``population``; None: no look, a search that only its elites'
+            disagreement and its progress guide.
         settings: Others of `ICEM`.
 
     Raises:
@@ -91,8 +94,8 @@ class AdaptiveICEM(ICEM):
         self.look, self.most, self.growth = look, most, growth
 
     def enough(self, problem: Problem) -> float:
-        """What the problem says."""
-        return problem.enough
+        """What the problem says, to a search that begins with a look."""
+        return super().enough(problem) if self.look is None else problem.enough
 
     def start(self, problem: Problem, guess: Float[Tensor, "B H A"]) -> Effort:
         """As iCEM, with the samples of the look."""
@@ -123,7 +126,7 @@ class AdaptiveICEM(ICEM):
         worst = own[:, min(self.n_elites, own.shape[1]) - 1, None]
         fewer = (state.count / self.gamma).long().clamp(min=min(2 * self.n_elites, self.population))
         more = (state.count * self.growth).long().clamp(max=self.most)
-        looked = self.look is not None and state.elites is None
+        looked = self.enough(problem) > -math.inf and state.elites is None
         count = (
             torch.full_like(fewer, self.population) if looked else torch.where(_disagreed(state, scored), more, fewer)
         )

@@ -33,9 +33,9 @@ class Solver(ABC, Generic[StateT]):
     * The first iteration also tries the warm start (or the initial guess) and staying, before all others, so that a
       plan is feasible where either is, and something safe is returned even if no energy is finite (``Plan.energy`` is
       then inf).
-    * An iteration is begun where it is expected to end before the deadline; the first one always is, and is cut short
-      where not all of its candidates fit. Of an iteration that is cut short only its best candidate counts, and the
-      search returns its best candidate.
+    * An iteration is begun where one like the last is expected to end before the deadline; the first one always is. One
+      is cut short where not all of its candidates fit: of it only its best candidate counts. The search returns its
+      best candidate.
     * Candidates are clipped to the bounds in raw units before anything sees them.
     * A problem's answer is the same alone or in a batch: see `Noise` for the noise; a converged problem is frozen while
       others go on. (A deadline depends on the machine's speed, and so does what it cuts off.)

@@ -12,8 +12,8 @@ from wm.types import Latent
 def use_compiled(model: WorldModel) -> None:
     """Roll a model out with compiled residual blocks from now on; it is changed in place, its weights are not.
 
-    They are compiled here, which takes half a minute and a C++ compiler, so that no search has to wait for it; what
-    gradients need is compiled by the first search that needs them.
+    They are compiled here, which takes half a minute and a C++ compiler, so that no search of one problem has to wait
+    for it; what gradients, or several problems at once, need is compiled by the first search that needs it.
 
     Raises:
         BadInputError: another form than the compact one, or nothing can be compiled on this machine.
@@ -21,13 +21,13 @@ def use_compiled(model: WorldModel) -> None:
     predictor = model.joint.predictor
     if not isinstance(predictor, Predictor):
         raise BadInputError(f"compiled rollouts: expected a model of form 'compact', came '{model.spec.form}'.")
-    for block in predictor.blocks:
-        block.compile(dynamic=True)
     context, actions = remembered(model)
     one = Latent(context.tokens[:1], None if context.proprio is None else context.proprio[:1])
     try:
-        for count in (len(actions), len(actions) // 2):  # another number of candidates shall not be compiled for
+        for block in predictor.blocks:
+            block.compile(dynamic=True)
+        for count in (len(actions), len(actions) // 2, 1):  # one candidate alone is compiled for by itself
             model.imagine(one, actions[None, :count, 0])
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, ImportError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise BadInputError(f"compiled rollouts: torch cannot compile on this machine ({reason}).") from error

@@ -223,19 +223,23 @@ class WorldModel(nn.Module):
         return states.float().unflatten(-1, (self.spec.tokens, self.spec.width)).mean(-2)
 
     def spacing(self, scale: Float[Tensor, "N D"]) -> float | None:
-        """How near states of the training log are to each other, by the goal distance.
+        """How near remembered states of the training log are to each other, by the goal distance.
 
         Args:
             scale: Divisors of the goal distance, as of `goal_scale`.
 
         Returns:
             Median, over an eighth of the remembered states, of the mean squared difference to the nearest other one;
-            None in another form than the compact one, whose goal distance is another.
+            None in another form than the compact one, whose goal distance is another, and of a log so short that fewer
+            than half of the `BANK` remembered states are different ones.
         """
         if self.spec.form != "compact":
             return None
-        states = self.bank / scale.flatten()
-        nearest = torch.cdist(states[::8], states).topk(2, largest=False).values[:, 1]  # the first is the state itself
+        states = (self.bank / scale.flatten()).unique(dim=0)  # a short log is remembered more than once
+        if 2 * len(states) < len(self.bank):
+            return None
+        distances = torch.cdist(states[::8], states, compute_mode="donot_use_mm_for_euclid_dist")
+        nearest = distances.topk(2, largest=False).values[:, 1]  # the first is the state itself
         return float(nearest.square().median()) / states.shape[1]
 
     def remember(self, training: Float[Tensor, "M K"], held_out: Float[Tensor, "O K"]) -> None:

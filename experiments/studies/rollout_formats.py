@@ -4,7 +4,8 @@
 
 The rollout of a shipped compact model in fp32, in bfloat16 (torch's autocast), with whole numbers of 8 bits (`wm.int8`)
 and compiled (`wm.compiled`), in turn, and that of a patch model in fp32 and bfloat16. The error is what it differs from
-fp32's, as a share of what the state moves by; the mean square of that over many rollouts, after the last latent step.
+fp32's, as a share of what the state moves by; the mean square of that over the candidates of one observation, after the
+last latent step.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def rollouts(model_name: str, candidates: int, seed: int) -> dict[str, Roll]:
 
 
 def inputs(model: WorldModel, candidates: int, seed: int) -> tuple[Latent, Tensor]:
-    """A random observation with the moments of a state, and ``(1, S, H, A)`` actions with those of the log."""
+    """A remembered state of the log (in the patch form noise), and ``(1, S, H, A)`` actions with the log's moments."""
     spec, generator = model.spec, torch.Generator().manual_seed(seed)
     tokens = torch.randn(1, spec.history, spec.tokens, spec.width, generator=generator)
     if spec.form == "compact":

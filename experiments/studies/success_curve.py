@@ -48,7 +48,7 @@ OFFSET, BUDGET = 25, 50
 LABEL_POINTS, LABEL_TIMES = 0.2, 2.0
 """A label goes higher for every point before it that is as near: in points of success, and by the factor in time."""
 
-WIDTH = 130
+WIDTH = 144
 """Characters that the printed table needs at least."""
 
 

@@ -18,10 +18,11 @@ from wm.encoders.tiny import TinyEncoder
 from wm.envs.pusht.env import push_t_spec
 from wm.errors import BadInputError, MismatchError, UnknownNameError, WmError
 from wm.experiments import assemble
-from wm.experiments.evaluate import evaluate, main
+from wm.experiments.evaluate import _table, evaluate, main
 from wm.experiments.interval import wilson
-from wm.experiments.metrics import TIMINGS
+from wm.experiments.metrics import TIMINGS, late, lateness
 from wm.experiments.play import Player, Setting
+from wm.experiments.worlds import find_world
 from wm.int8 import Int8Linear
 from wm.logs import Moments
 from wm.model import build_model
@@ -204,6 +205,21 @@ def test_the_way_of_the_rollouts_is_in_the_settings_and_decides_who_plays(model:
     assert Player(setting(model, rollout="int8")).model.joint.predictor.blocks[0].widen.__class__ is Int8Linear
     with pytest.raises(BadInputError, match="with another rollout: expected .*, came .*; use another --out"):
         evaluate(setting(model), tmp_path, episodes=1, baselines=False)
+
+
+def test_a_plan_is_late_that_takes_more_than_its_deadline_and_five_milliseconds() -> None:
+    assert late([20.0, 55.0, 55.1, 80.0], 50.0) == 2
+    assert late([1e9], None) == 0
+    assert lateness(1, 50.0).startswith("1 plan took over 55 ms")
+    assert lateness(2, 50.0).startswith("2 plans took over 55 ms")
+
+
+def test_late_plans_are_counted_and_said(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wm.experiments.metrics.LATE_MS", -1e6)  # all are
+    metrics = evaluate(setting(model, deadline_ms=1.0), tmp_path / "late", episodes=1, baselines=False)
+    assert metrics["plans_late"] == len(json.loads((tmp_path / "late/episodes.jsonl").read_text())["plan_ms"]) > 0
+    assert "plans took over" in _table(metrics, find_world("pusht"))
+    assert evaluate(setting(model), tmp_path / "free", episodes=1, baselines=False)["plans_late"] is None
 
 
 def test_bad_input_is_refused_before_anything_is_written(model: Path, tmp_path: Path) -> None:

@@ -15,12 +15,14 @@ from torch import Tensor
 
 from tests.experiments.place import Place, refused, runner
 from wm.errors import MismatchError
-from wm.experiments.assemble import make_model
+from wm.experiments.assemble import make_model, make_mpc, make_screening
 from wm.experiments.controllers import Mind, make_controller, make_screen
 from wm.experiments.episode import Controller
+from wm.experiments.evaluate import planner_settings
 from wm.experiments.play import Player, Setting
 from wm.experiments.screening import SCREEN_SHARE, ScreenedController, Shortlist, rescoring
 from wm.experiments.worlds import find_world
+from wm.planners.adaptive_icem import AdaptiveICEM
 from wm.planners.cem import CEM
 from wm.planners.guardrails import Guardrail
 from wm.planners.icem import ICEM
@@ -162,3 +164,13 @@ def test_plan_and_eval_take_it(
     config = json.loads((folder / "config.json").read_text())
     assert config["screen"]["name"] == "pusht" and len(config["screen"]["fingerprint"]) == 16
     assert config["planner"]["solver"]["iterations"] == 1 < config["screen"]["planner"]["solver"]["iterations"]
+
+
+def test_the_search_that_screens_has_no_look_that_could_be_enough() -> None:
+    """For its list is what is wanted, not its plan."""
+    world = find_world("pusht")
+    screen = make_screen("pusht", world, make_model("pusht", "pusht"))
+    assert isinstance(screen.mpc.solver, AdaptiveICEM) and screen.mpc.solver.look is None
+    assert "near" not in planner_settings(screen.mpc)
+    other = replace(world.planning, think=None)
+    assert planner_settings(make_screening(5, other)) == planner_settings(make_mpc("icem", 5, other))

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from tests.experiments.place import Place, Run, refused, runner
 from wm.errors import BadInputError
 from wm.experiments.assemble import PROPOSED, Thinking, make_mpc
-from wm.experiments.episode import NEAR
+from wm.experiments.episode import NEAR, Controller
 from wm.experiments.evaluate import planner_settings
+from wm.experiments.play import Player, Setting
 from wm.planners import ICEM
 from wm.planners.adaptive_icem import AdaptiveICEM
+from wm.types import Trajectory
 
 
 @pytest.fixture
@@ -66,6 +72,36 @@ def test_auto_is_adaptive_and_begins_with_the_proposals() -> None:
     assert mpc.solver.look == 16 < mpc.solver.population < mpc.solver.most
     assert planner_settings(mpc)["near"] == NEAR
     assert "near" not in planner_settings(make_mpc("icem", 5))
+
+
+def test_at_its_goal_auto_takes_one_look_and_far_from_it_it_searches() -> None:
+    player = Player(Setting("pusht", "pusht", "icem", 50, None, 1))
+    far = player.world.sample_tasks(1000, 1, kind=None, offset=25, image_size=player.model.spec.encoder.image_size)[0]
+    observation, _ = player.env.reset(options={"state": far.start_state, "goal_state": far.goal_state})
+    here = replace(far, goal_image=observation["image"], goal_state=far.start_state)
+    spacing = player.model.spacing(player.model.goal_scale(player.world.planning.robot_weight))
+    iterations = []
+    for task in (here, far):
+        actor = player._controller(task)
+        assert actor.enough == NEAR * spacing
+        actor.observe(observation)
+        iterations.append(actor.plan()[0].iterations)
+    assert iterations[0] == 1 < iterations[1]
+
+
+def test_with_other_energies_beside_the_goals_distance_nothing_is_enough() -> None:
+    player = Player(Setting("pusht", "pusht", "icem", 50, None, 1))
+    task = player.world.sample_tasks(1000, 1, kind=None, offset=25, image_size=player.model.spec.encoder.image_size)[0]
+    goal = player.model.encode(torch.from_numpy(task.goal_image)[None, None])
+    assert Controller(player.model, player.mpc, goal).enough > 0
+    assert Controller(player.model, player.mpc, goal, energies=[_Effort()]).enough == -math.inf
+
+
+class _Effort:
+    name = "effort"
+
+    def __call__(self, trajectory: Trajectory) -> Tensor:
+        return -trajectory.actions.square().mean((-2, -1))
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "1001", "9" * 5000, "slow", "Fast", "٣", "1e2", "nan"])

@@ -148,7 +148,9 @@ def test_a_look_is_all_where_it_is_enough() -> None:
 def test_where_a_look_is_not_enough_a_search_begins_at_the_best_that_was_seen() -> None:
     seen: list[Tensor] = []
     known = torch.full((1, 1, 5, 10), 0.19)
-    task = dataclasses.replace(quadratic(), rollout=lambda actions: seen.append(actions) or rollout_actions(actions))
+    task = dataclasses.replace(
+        quadratic(), enough=0.0, rollout=lambda actions: seen.append(actions) or rollout_actions(actions)
+    )
     AdaptiveICEM(FRAMESKIP, init_std=0.05, **LOOK).solve(task, elites=known, generator=seeded())
     assert [actions.shape[1] for actions in seen[:2]] == [2 + 1 + 8, 3 + 1 + 40]  # kept elites, the mean, the samples
     torch.testing.assert_close(seen[1][0, 3], known[0, 0])  # the mean
@@ -174,19 +176,35 @@ def test_enough_for_one_problem_changes_nothing_for_another() -> None:
 
 
 def test_a_look_of_nothing_finite_leaves_the_search_where_it_was() -> None:
-    """Only what comes after the look has an energy."""
-    rollouts: list[int] = []
+    """Only what comes after the look has an energy. The guess is the middle of the bounds, staying is elsewhere."""
+    seen: list[Tensor] = []
 
     def energy(t: Trajectory) -> Tensor:
-        rollouts.append(1)
-        value = t.actions.square().mean((-2, -1))
-        return torch.full_like(value, torch.nan) if len(rollouts) == 1 else value
+        seen.append(t.actions)
+        return (
+            torch.full(t.actions.shape[:2], torch.nan) if len(seen) == 1 else (t.actions - 2.0).square().mean((-2, -1))
+        )
 
-    plan = AdaptiveICEM(FRAMESKIP, **LOOK).solve(problem(rollout_actions, [Term(energy)]), generator=seeded())
-    assert float(plan.energy) < 0.05
+    task = problem(rollout_actions, [Term(energy)])
+    task = dataclasses.replace(task, low=torch.full((10,), -1.0), high=torch.full((10,), 3.0), enough=0.0)
+    AdaptiveICEM(FRAMESKIP, **LOOK).solve(task, generator=seeded())
+    mean = seen[1][0, 3]  # behind the kept elites
+    torch.testing.assert_close(mean, torch.ones(5, 10))
+
+
+def test_where_nothing_is_known_to_be_enough_the_population_grows_from_the_looks() -> None:
+    task, counts = counted(quadratic())
+    AdaptiveICEM(FRAMESKIP, **(LOOK | {"elites": 4})).solve(task, generator=seeded())
+    assert counts == [2 + 8, 1 + 1 + 8, 1 + 1 + 8, 1 + 1 + 8]  # a kept elite, the mean; elites of a bowl agree
 
 
 @pytest.mark.parametrize("look", [0, 41])
 def test_a_look_is_at_least_one_and_at_most_the_population(look: int) -> None:
     with pytest.raises(BadInputError, match=f"planner setting 'look' must be .*, came {look}"):
         AdaptiveICEM(FRAMESKIP, **(LOOK | {"look": look}))
+
+
+def test_without_a_look_nothing_is_enough() -> None:
+    task, counts = counted(dataclasses.replace(quadratic(), enough=1.0))
+    AdaptiveICEM(FRAMESKIP, **(LOOK | {"look": None})).solve(task, generator=seeded())
+    assert len(counts) == 4

@@ -237,6 +237,10 @@ def test_spacing_is_the_distance_of_neighbours_in_the_log(world_model: WorldMode
     assert world_model.spacing(scale) == pytest.approx(4 / 8, rel=1e-3)
     scale[0, 0] = 4.0
     assert world_model.spacing(scale) == pytest.approx(4 / 16 / 8, rel=1e-3)
+    world_model.bank[::3] = world_model.bank[1]  # remembered more than once
+    assert world_model.spacing(torch.ones(2, 4)) == pytest.approx(4 / 8, rel=1e-3)
+    world_model.bank[: len(bank) // 2 + 1] = world_model.bank[1]
+    assert world_model.spacing(torch.ones(2, 4)) is None
 
 
 def test_a_model_without_proposal_proposes_nothing(world_model: WorldModel, frames: Frames) -> None:
