@@ -62,6 +62,16 @@ def test_everything_is_written_and_agrees(place: Place, run: Run) -> None:
         assert film.n_frames == 8
 
 
+def test_the_report_names_how_it_was_planned(place: Place, run: Run) -> None:
+    code, out, _ = run("--json", rollout="int8", think="2")
+    assert code == 0
+    planner = strict_json(out)["planner"]
+    assert (planner["rollout"], planner["think"]) == ("int8", "2")
+    page = (place.out / "report.html").read_text()
+    assert "rollouts" in page and "int8" in page and "how much it thinks" in page
+    refused(run(rollout="int9"), "unknown rollout 'int9'. Did you mean 'int8'")
+
+
 def test_json_alone_on_stdout(place: Place, run: Run) -> None:
     code, out, _ = run("--json")
     assert code == 0

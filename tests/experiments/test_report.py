@@ -21,6 +21,16 @@ from wm.experiments.report.record import PlanRecord, strict
 from wm.experiments.rules import Rules
 from wm.types import Plan
 
+PLANNER = {
+    "name": "icem",
+    "think": "auto",
+    "screen": None,
+    "rollout": "int8",
+    "horizon": 5,
+    "execute": 1,
+    "deadline_ms": None,
+}
+
 
 def record(**changes: object) -> PlanRecord:
     base = PlanRecord(
@@ -43,7 +53,7 @@ def record(**changes: object) -> PlanRecord:
         start={"source": "goal.json"},
         seeds={"search": 3, "start": None},
         model={"name": "pusht", "fingerprint": "12", "encoder_fingerprint": "34", "frameskip": 5, "history": 2},
-        planner={"name": "icem", "horizon": 5, "execute": 1, "deadline_ms": None},
+        planner=PLANNER,
         versions={"wm": "0.1.0"},
         warnings=[],
         state_names=["x"],
@@ -159,7 +169,7 @@ def test_gif_plays_every_picture_and_holds_the_last() -> None:
 @pytest.mark.parametrize("deadline", [None, 120])
 @pytest.mark.parametrize("margins", [{}, {"keep_out": [3.0] * 8}, {"a": [1.0] * 8, "b": [-1.0] * 8, "c": [0.0] * 8}])
 def test_curves_are_drawn(margins: dict[str, list[float]], deadline: int | None) -> None:
-    planner = {"name": "icem", "horizon": 5, "execute": 1, "deadline_ms": deadline}
+    planner = PLANNER | {"deadline_ms": deadline}
     shown = record(margins=[dict.fromkeys(margins, 1.0)] * 2, planner=planner)
     with Image.open(io.BytesIO(energy_png(shown, margins, dict.fromkeys(margins, "px")))) as picture:
         assert picture.format == "PNG"
