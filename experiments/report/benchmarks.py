@@ -252,7 +252,8 @@ def _success(result: Result) -> list[str]:
         beside = row.get("beside_reference")
         difference = "" if beside is None else f"{100 * beside['difference']:+.1f}"
         apart = "" if beside is None else "{:+.1f} to {:+.1f}".format(*(100 * bound for bound in beside["ci95"]))
-        faster = ["" if beside is None else f"{beside[f'times_faster{of}']:.1f}" for of in ("", "_mean")]
+        ratios = [(beside or {}).get(f"times_faster{of}") for of in ("", "_mean")]  # files made earlier lack the second
+        faster = ["" if ratio is None else f"{ratio:.1f}" for ratio in ratios]
         interval = f"{100 * low:.1f} to {100 * high:.1f}"
         cells = [name, str(row["episodes"]), f"{100 * row['success']:.1f}", interval, difference, apart]
         rows.append([*cells, f"{row['plan_ms_p50']:.1f}", f"{row['plan_ms_mean']:.1f}", *faster])
