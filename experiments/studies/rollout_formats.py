@@ -37,8 +37,8 @@ FORMATS = {"fp32": "plain", "bf16": "plain", "int8": "int8", "compiled": "compil
 Roll = Callable[[], Tensor]
 
 
-def rollouts(model_name: str, candidates: int, seed: int) -> dict[str, Roll]:
-    """The same rollout in each format, of an observation and actions of the model's own sizes.
+def rollouts(model_name: str, candidates: int, seed: int) -> tuple[dict[str, Roll], Latent]:
+    """The same rollout in each format, of an observation and actions of the model's own sizes; and that observation.
 
     Raises:
         WmError: no such model.
@@ -51,7 +51,7 @@ def rollouts(model_name: str, candidates: int, seed: int) -> dict[str, Roll]:
         if compact or name in ("fp32", "bf16"):
             model = plain if way == "plain" else make_model(model_name, "pusht", way)
             found[name] = _roll(model, context, actions, name == "bf16")
-    return found
+    return found, context
 
 
 def inputs(model: WorldModel, candidates: int, seed: int) -> tuple[Latent, Tensor]:
@@ -92,8 +92,7 @@ def run(model_name: str, candidates: int, out: Path, *, runs: int = 7, threads: 
             raise BadInputError(f"--{name}: expected >= 1, came {value}.")
     require_writable(out)
     about = machine(threads)
-    rolls = rollouts(model_name, candidates, seed)
-    context, _ = inputs(make_model(model_name, "pusht"), candidates, seed)
+    rolls, context = rollouts(model_name, candidates, seed)
     exact = rolls["fp32"]()
     errors = {name: error(roll(), exact, context.tokens[:, -1]) for name, roll in rolls.items()}
     alternate(rolls, 2)
