@@ -144,7 +144,7 @@ def drive(parts: Drive, console: Console) -> Driven:
         supervisor = None if rig.make_stopper is None else Supervisor(rig.make_stopper)
         if supervisor is not None:
             stack.callback(supervisor.close)
-            supervisor.start()
+            supervisor.start(START_S)
         keeper = Keeper([] if sink is None else [sink], rig, request.until_reached)
         loop = ControlLoop(rig.robot, planner, parts.shield, parts.settings, supervisor, keeper)
         stack.callback(loop.close)

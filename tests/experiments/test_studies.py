@@ -251,8 +251,8 @@ def test_control_rate(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert found["control"]["episodes"] == found["plain_receding_horizon"]["episodes"] == 2
     assert found["jitter_ms"]["p50"] <= found["jitter_ms"]["p99"] <= found["jitter_ms"]["max"]
     assert found["plans"]["fresh"] >= 2 and "failed" not in found["plans"]
-    late = [row["late_ms"] for row in Rows(out / "episodes.jsonl").first(2)]
-    assert [len(row) for row in late] == [6, 6]
+    rows = Rows(out / "episodes.jsonl").first(2)
+    assert [len(row["late_ms"]) + row["skipped"] for row in rows] == [6, 6]  # a busy machine may skip a period
 
 
 def test_long_run_is_one_run_with_panel_and_log_towards_one_goal_after_the_other(

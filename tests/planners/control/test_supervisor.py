@@ -111,7 +111,7 @@ def test_supervisor_that_dies_is_noticed_and_can_be_started_again(supervisor: Su
     until(lambda: supervisor.trouble() == "the supervisor process died (exit code -9)")
     with pytest.raises(RobotError, match=r"cannot be reset: the supervisor process died"):
         supervisor.reset(0.05)
-    supervisor.start()
+    supervisor.start(60)
     assert supervisor.trouble() is None
     with pytest.raises(BadInputError, match="the supervisor is running"):
         supervisor.start()
