@@ -174,6 +174,11 @@ def make_screening(frameskip: int, planning: Planning) -> MPC:
     """
     if planning.think != "auto":
         return make_mpc("icem", frameskip, planning)
+    return make_search_without_look(frameskip, planning)
+
+
+def make_search_without_look(frameskip: int, planning: Planning = PLANNING) -> MPC:
+    """What only progress and its elites' disagreement guide, see `AdaptiveICEM`."""
     solver = AdaptiveICEM(frameskip, 32, 512, gamma=1.5, elites=8, iterations=10, init_std=planning.init_std)
     return MPC(solver, planning.horizon, planning.execute, frameskip, most_proposals=PROPOSED)
 

@@ -153,7 +153,7 @@ class Solver(ABC, Generic[StateT]):
                 progress.update(best)
             trace.append(best.energy)
             if whole and not progress.any_active:
-                stopped_by = "converged"
+                stopped_by = "enough" if progress.all_enough else "converged"
                 break
             if not whole or (iteration < self.iterations - 1 and not clock.fits(drawn)):
                 stopped_by = "deadline"

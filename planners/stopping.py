@@ -109,5 +109,7 @@ class Progress:
         self._end(best)
 
     def _end(self, best: Best) -> None:
-        self.active = self.active & ~(best.feasible & (best.energy <= self._enough))
+        enough = best.feasible & (best.energy <= self._enough)
+        self.active = self.active & ~enough
         self.all_active, self.any_active = bool(self.active.all()), bool(self.active.any())
+        self.all_enough = bool(enough.all())

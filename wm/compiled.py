@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from wm.errors import BadInputError
-from wm.int8 import remembered
 from wm.model import WorldModel
-from wm.predictor import Predictor
-from wm.types import Latent
+from wm.typical_inputs import typical_inputs
 
 
 def use_compiled(model: WorldModel) -> None:
@@ -18,16 +16,13 @@ def use_compiled(model: WorldModel) -> None:
     Raises:
         BadInputError: another form than the compact one, or nothing can be compiled on this machine.
     """
-    predictor = model.joint.predictor
-    if not isinstance(predictor, Predictor):
-        raise BadInputError(f"compiled rollouts: expected a model of form 'compact', came '{model.spec.form}'.")
-    context, actions = remembered(model)
-    one = Latent(context.tokens[:1], None if context.proprio is None else context.proprio[:1])
+    predictor = model.compact_predictor("compiled rollouts")
+    context, actions = typical_inputs(model, observations=1, candidates=256)
     try:
         for block in predictor.blocks:
             block.compile(dynamic=True)
-        for count in (len(actions), len(actions) // 2, 1):  # one candidate alone is compiled for by itself
-            model.imagine(one, actions[None, :count, 0])
+        for count in (256, 128, 1):  # one candidate alone is compiled for by itself
+            model.imagine(context, actions[:, :count])
     except (RuntimeError, OSError, ImportError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise BadInputError(f"compiled rollouts: torch cannot compile on this machine ({reason}).") from error

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from wm.errors import BadInputError
 from wm.linear import Linear
 from wm.model import WorldModel
-from wm.predictor import Predictor
-from wm.types import Latent
+from wm.typical_inputs import typical_inputs
 
 ENGINE = "fbgemm"
 """Whose products they are. Without VNNI it adds pairs in 16 bits, which inputs of 7 bits, weights of 8, never fill."""
@@ -20,8 +19,6 @@ ENGINE = "fbgemm"
 _LEVELS = 127
 _INSIDE = 0.9995
 """Share of the calibration's inputs, at either end, that is inside a layer's range; what is outside becomes its end."""
-
-_OBSERVATIONS, _CANDIDATES, _STEPS, _SEED = 256, 4, 5, 0
 
 
 class Int8Linear(Linear):
@@ -59,15 +56,13 @@ def use_int8(model: WorldModel) -> None:
     """Roll a model out with whole numbers from now on; it is changed in place, its weights are not.
 
     Only the products of the residual blocks, nine tenths of the arithmetic, are rounded. Their inputs' ranges are those
-    of rollouts from the states that the model remembers of its training log, under actions as frequent as in it.
+    of rollouts of `typical_inputs`.
     Gradients, and what is computed for them, stay in fp32.
 
     Raises:
         BadInputError: another form than the compact one, or a build of torch without such products.
     """
-    predictor = model.joint.predictor
-    if not isinstance(predictor, Predictor):
-        raise BadInputError(f"int8 rollouts: expected a model of form 'compact', came '{model.spec.form}'.")
+    predictor = model.compact_predictor("int8 rollouts")
     if ENGINE not in torch.backends.quantized.supported_engines:
         raise BadInputError(f"int8 rollouts: this build of torch lacks {ENGINE}, which only x86 processors have.")
     layers = {name: part for name, part in predictor.blocks.named_modules() if isinstance(part, nn.Linear)}
@@ -100,7 +95,7 @@ def _ranges(model: WorldModel, layers: dict[str, nn.Linear]) -> dict[str, tuple[
         for name, layer in layers.items()
     ]
     try:
-        model.imagine(*remembered(model))
+        model.imagine(*typical_inputs(model))
     finally:
         for hook in hooks:
             hook.remove()
@@ -113,21 +108,3 @@ def _range(values: Float[Tensor, " K"]) -> tuple[float, float]:
     outside = int((1 - _INSIDE) * len(ordered))
     low, high = float(ordered[outside]), float(ordered[-1 - outside])
     return min(low, 0.0), max(high, low + 1e-6, 1e-6)
-
-
-def remembered(model: WorldModel) -> tuple[Latent, Tensor]:
-    """Observations and candidates to try a compact model's rollout with: what it remembers of its training log.
-
-    Returns:
-        A history of the same state, `_OBSERVATIONS` times, and ``(B, S, H, A)`` normal actions with the log's moments.
-    """
-    spec, generator = model.spec, torch.Generator().manual_seed(_SEED)
-    rows = torch.randint(len(model.bank), (_OBSERVATIONS,), generator=generator)
-    tokens = model.bank[rows].view(-1, 1, spec.tokens, spec.width).expand(-1, spec.history, -1, -1)
-    proprio = None
-    if spec.env.proprio is not None:  # the last numbers of a state are what the picture tells of it
-        mean, std = model.proprio_moments
-        proprio = tokens.flatten(2)[..., -len(mean) :] * std + mean
-    mean, std = model.action_moments
-    shape = (_OBSERVATIONS, _CANDIDATES, _STEPS, spec.frameskip, len(mean))
-    return Latent(tokens, proprio), (torch.randn(shape, generator=generator) * std + mean).flatten(-2)

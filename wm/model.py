@@ -70,6 +70,7 @@ class WorldModel(nn.Module):
         self.register_buffer("proprio_moments", moments)
         self.register_buffer("bank", torch.zeros(BANK, spec.width * (1 if spec.form == "patch" else spec.tokens)))
         self.register_buffer("usual_distance", torch.ones(()))
+        self._spacings: dict[tuple[float, ...], float | None] = {}
         self.requires_grad_(False)
         self.eval()
 
@@ -77,6 +78,17 @@ class WorldModel(nn.Module):
     def grid(self) -> int | None:
         """Side of the grid that the state tokens form; None where they form none."""
         return None if self.spec.form == "compact" else self.spec.encoder.grid
+
+    def compact_predictor(self, use: str) -> Predictor:
+        """The predictor of a compact model.
+
+        Raises:
+            BadInputError: another form; names ``use``, what it is wanted for.
+        """
+        predictor = self.joint.predictor
+        if not isinstance(predictor, Predictor):
+            raise BadInputError(f"{use}: expected a model of form 'compact', came '{self.spec.form}'.")
+        return predictor
 
     @property
     def action_width(self) -> int:
@@ -235,6 +247,12 @@ class WorldModel(nn.Module):
         """
         if self.spec.form != "compact":
             return None
+        known = (self.bank._version, *scale.flatten().tolist())  # the bank's contents, by torch's count of changes
+        if known not in self._spacings:
+            self._spacings[known] = self._spacing(scale)
+        return self._spacings[known]
+
+    def _spacing(self, scale: Float[Tensor, "N D"]) -> float | None:
         states = (self.bank / scale.flatten()).unique(dim=0)  # a short log is remembered more than once
         if 2 * len(states) < len(self.bank):
             return None

@@ -74,7 +74,7 @@ class Plan:
         candidates: action sequences that were rolled out for each problem, as counted in a receding horizon; 0 where
             nobody counted.
         milliseconds: wall time of the search.
-        stopped_by: ``"iterations"``, ``"deadline"`` or ``"converged"`` (also where its energy is enough).
+        stopped_by: ``"iterations"``, ``"deadline"``, ``"converged"``, or ``"enough"`` where all energies are.
     """
 
     actions: Float[Tensor, "B H A"]

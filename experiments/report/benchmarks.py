@@ -149,6 +149,8 @@ def _race(result: Result) -> list[str]:
 
 def _deadline_command(result: Result) -> str:
     options = {name: result[name] for name in ("replans", "tasks", "seed", "model", "planner")}
+    if result.get("think") is not None:
+        options["think"] = result["think"]
     options["threads"] = result["machine"]["torch_threads"]
     deadlines = "".join(f" --deadline-ms {row['deadline_ms']:g}" for row in result["deadlines"])
     return _command("deadline", options) + deadlines

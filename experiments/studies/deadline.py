@@ -2,13 +2,13 @@
 
     python -m wm.experiments.studies.deadline --out studies/deadline.json
 
-The planner is as it is by itself, for iCEM 128 samples and 6 iterations: what thinks as it suits the world has often
-ended before. Episodes of held-out tasks are played in closed loop, one after another, once for each deadline, until
-enough replans are made. A replan's overrun is its wall time less the deadline; below zero it ended before. It is
-taken three times: of the search alone, of the whole replan (from remembered observations to actions: what a caller
-waits for, and what the bar is about), and with the encoding of the observation that came just before. Where a late
-replan's time went is told by two counts: garbage collections in it, and involuntary context switches (something else
-had the processor).
+The planner is as it is by itself, for iCEM 128 samples and 6 iterations, since what thinks as it suits the world has
+often ended before (``--think auto`` measures that). Episodes of held-out tasks are played in closed loop, one after
+another, once for each deadline, until enough replans are made. A replan's overrun is its wall time less the deadline;
+below zero it ended before. It is taken three times: of the search alone, of the whole replan (from remembered
+observations to actions: what a caller waits for, and what the bar is about), and with the encoding of the observation
+that came just before. Where a late replan's time went is told by two counts: garbage collections in it, and involuntary
+context switches (something else had the processor).
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from wm.experiments.studies.race import machine
 from wm.experiments.studies.rows import progress
 from wm.model import WorldModel
 from wm.planners.guardrails import Guardrail
+from wm.planners.mpc import MPC
 from wm.types import Plan
 
 STEPS = 50
@@ -143,17 +144,17 @@ def _switches() -> int:
 
 
 def replans(
-    env: Any, model: WorldModel, tasks: Sequence[Task], planner: str, deadline_ms: float, count: int
+    env: Any, model: WorldModel, tasks: Sequence[Task], mpc: MPC, deadline_ms: float, count: int
 ) -> list[Replan]:
     """At least ``count`` replans, in whole episodes: of every task, and again with other noise when all are played."""
     collector, made = Collector(), list[Replan]()
-    _played(env, model, dataclasses.replace(tasks[0], seed=0), planner, deadline_ms, Collector())  # libraries set up
+    _played(env, model, dataclasses.replace(tasks[0], seed=0), mpc, deadline_ms, Collector())  # libraries set up
     with progress(f"{deadline_ms:g} ms", count, 0) as (bar, shown), collector.watching():
         lap = 0
         while len(made) < count:
             for task in tasks:
                 again = dataclasses.replace(task, seed=task.seed + lap)
-                made += _played(env, model, again, planner, deadline_ms, collector)
+                made += _played(env, model, again, mpc, deadline_ms, collector)
                 bar.update(shown, completed=min(count, len(made)))
                 if len(made) >= count:
                     break
@@ -162,11 +163,11 @@ def replans(
 
 
 def _played(
-    env: Any, model: WorldModel, task: Task, planner: str, deadline_ms: float, collector: Collector
+    env: Any, model: WorldModel, task: Task, mpc: MPC, deadline_ms: float, collector: Collector
 ) -> list[Replan]:
     controller = Controller(
         model,
-        make_mpc(planner, model.spec.frameskip),
+        mpc,
         model.encode(torch.from_numpy(task.goal_image)[None, None]),
         guardrails=Rules().guardrails(env.kinematics),
         kinematics=env.kinematics,
@@ -220,6 +221,7 @@ def run(
     out: Path,
     model_name: str = "pusht",
     planner: str = "icem",
+    think: str | None = None,
     threads: int = 2,
 ) -> dict[str, Any]:
     """Measure every deadline; the tables, also in ``out``.
@@ -233,17 +235,19 @@ def run(
     about, model = machine(threads), make_model(model_name, "pusht")
     env = make_env("pusht", model.spec.encoder.image_size)
     tasks = sample_tasks("pusht", seed, n_tasks, OFFSET, env.image_size)
+    mpc = make_mpc(planner, model.spec.frameskip, think=think)
     result = {
         "study": "deadline",
         "machine": about,
         "model": model_name,
         "model_fingerprint": fingerprint(model),
         "planner": planner,
+        "think": think,
         "replans": count,
         "tasks": n_tasks,
         "seed": seed,
         "bar": {"deadline_ms": BAR_DEADLINE_MS, "replan_overrun_ms_p99": BAR_MS},
-        "deadlines": [table(replans(env, model, tasks, planner, each, count), each) for each in deadlines],
+        "deadlines": [table(replans(env, model, tasks, mpc, each, count), each) for each in deadlines],
     }
     write_json(out, result)
     return result
@@ -251,7 +255,8 @@ def run(
 
 def shown(result: dict[str, Any]) -> Table:
     """The result for the terminal."""
-    title = f"{result['planner']}, {result['machine']['torch_threads']} torch threads"
+    told = "" if result["think"] is None else f", think {result['think']}"
+    title = f"{result['planner']}{told}, {result['machine']['torch_threads']} torch threads"
     columns = ("deadline", "replans", "p50", "p95", "p99", "max", "p99 with observation", "iterations", "by deadline")
     found = Table(*columns, title=f"overrun of a replan, ms ({title})")
     for row in result["deadlines"]:
@@ -277,10 +282,11 @@ def main(
     seed: Annotated[int, typer.Option(help="Of the tasks and the search.", min=0)] = 1003,
     model: Annotated[str, typer.Option(help="Model: a shipped name or a path.")] = "pusht",
     planner: Annotated[str, typer.Option(help="Planner.")] = "icem",
+    think: Annotated[str | None, typer.Option(help="How much it thinks, as of `wm plan`.")] = None,
     threads: Annotated[int, typer.Option(help="Threads of torch.", min=1)] = 2,
 ) -> None:
     """Measure how far replans overrun their deadline; exit code 3 when at 50 ms the 99th percentile is above 5 ms."""
-    result = run(replans, deadline_ms or (20.0, 50.0, 100.0), tasks, seed, out, model, planner, threads)
+    result = run(replans, deadline_ms or (20.0, 50.0, 100.0), tasks, seed, out, model, planner, think, threads)
     Console().print(shown(result))
     judge(kept(result))
 

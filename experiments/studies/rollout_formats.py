@@ -27,8 +27,8 @@ from wm.experiments.atomic import require_writable, write_json
 from wm.experiments.studies.launch import launch
 from wm.experiments.studies.race import alternate, machine
 from wm.model import WorldModel
-from wm.predictor import Predictor
 from wm.types import Latent
+from wm.typical_inputs import typical_inputs
 
 HORIZON = 5
 FORMATS = {"fp32": "plain", "bf16": "plain", "int8": "int8", "compiled": "compiled"}
@@ -44,26 +44,14 @@ def rollouts(model_name: str, candidates: int, seed: int) -> tuple[dict[str, Rol
         WmError: no such model.
     """
     plain = make_model(model_name, "pusht")
-    compact = isinstance(plain.joint.predictor, Predictor)
-    context, actions = inputs(plain, candidates, seed)
+    compact = plain.spec.form == "compact"
+    context, actions = typical_inputs(plain, 1, candidates, HORIZON, seed)
     found = dict[str, Roll]()
     for name, way in FORMATS.items():
         if compact or name in ("fp32", "bf16"):
             model = plain if way == "plain" else make_model(model_name, "pusht", way)
             found[name] = _roll(model, context, actions, name == "bf16")
     return found, context
-
-
-def inputs(model: WorldModel, candidates: int, seed: int) -> tuple[Latent, Tensor]:
-    """A remembered state of the log (in the patch form noise), and ``(1, S, H, A)`` actions with the log's moments."""
-    spec, generator = model.spec, torch.Generator().manual_seed(seed)
-    tokens = torch.randn(1, spec.history, spec.tokens, spec.width, generator=generator)
-    if spec.form == "compact":
-        tokens = model.bank[seed % len(model.bank)].view(1, 1, spec.tokens, spec.width).expand_as(tokens)
-    proprio = None if spec.env.proprio is None else model.proprio_moments[0].expand(1, spec.history, -1)
-    mean, std = model.action_moments
-    drawn = torch.randn(1, candidates, HORIZON, spec.frameskip, len(mean), generator=generator)
-    return Latent(tokens, proprio), (drawn * std + mean).flatten(-2)
 
 
 def _roll(model: WorldModel, context: Latent, actions: Tensor, bf16: bool) -> Roll:

@@ -27,7 +27,6 @@ from rich.table import Table
 from torch import nn
 
 from wm.encoders.base import fingerprint
-from wm.errors import BadInputError
 from wm.experiments.assemble import make_model
 from wm.experiments.atomic import write_json
 from wm.experiments.studies import rival_flops
@@ -120,16 +119,9 @@ def compact_rollout(model: WorldModel, point: Point) -> Rolled:
     proprio = None if spec.env.proprio is None else torch.randn(point.problems, spec.history, spec.env.proprio.width)
     context = Latent(torch.randn(point.problems, spec.history, spec.tokens, spec.width), proprio)
     actions = torch.randn(point.problems, point.candidates, point.horizon, model.action_width)
-    predictor = _compact(model)
+    predictor = model.compact_predictor("--model")
     work = compact_gigaflop(predictor, point.horizon, point.candidates) * point.problems
     return lambda: model.imagine(context, actions), work, spec.tokens
-
-
-def _compact(model: WorldModel) -> Predictor:
-    predictor = model.joint.predictor
-    if not isinstance(predictor, Predictor):
-        raise BadInputError(f"--model: expected one of the form 'compact', came '{model.spec.form}'.")
-    return predictor
 
 
 def compact_gigaflop(predictor: Predictor, horizon: int, candidates: int) -> float:
@@ -235,7 +227,7 @@ def run(
     """
     torch.manual_seed(seed)
     model, sizes = make_model(model_name, "pusht"), sizes or Sizes()
-    _compact(model)  # refused before anything is timed
+    model.compact_predictor("--model")  # refused before anything is timed
     points = [(name, point) for name, sweep in sweeps.items() for point in sweep.points()]
     threads = sorted({point.threads for _, point in points})
     rates, about = dict[int, dict[int, dict[str, float]]](), dict[str, Any]()

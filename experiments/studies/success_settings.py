@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wm.errors import UnknownNameError
-from wm.experiments.assemble import PLANNING, make_mpc
+from wm.experiments.assemble import PLANNING, PROPOSED, make_mpc, make_search_without_look
 from wm.experiments.evaluate import planner_settings
 from wm.experiments.studies.rows import EPISODES, Rows, opened
 from wm.planners.adaptive_icem import AdaptiveICEM
@@ -56,7 +56,7 @@ def _icem(population: int, iterations: int, most_proposals: int | None = None) -
 
 
 def _adaptive(**settings: Any) -> Maker:
-    return _search(lambda f: AdaptiveICEM(f, most=512, init_std=PLANNING.init_std, **settings), 48)
+    return _search(lambda f: AdaptiveICEM(f, most=512, init_std=PLANNING.init_std, **settings), PROPOSED)
 
 
 def _mppi(population: int, iterations: int, log_noise: float = 0.0) -> Maker:
@@ -100,7 +100,7 @@ SETTINGS: dict[str, Maker] = {
     "think-2": _named("icem", "2"),
     "think-3": _named("icem", "3"),
     "think-auto": _named("icem", "auto"),
-    "auto-without-look": _adaptive(population=32, elites=8, gamma=1.5),
+    "auto-without-look": make_search_without_look,
     "auto-64": _adaptive(population=64, elites=10, look=16, iterations=10),
     "icem-64x4": _icem(64, 4),
     "icem-64x2": _icem(64, 2),

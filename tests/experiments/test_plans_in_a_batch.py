@@ -8,10 +8,10 @@ import torch
 from wm.experiments.assemble import PLANNERS, make_model, make_mpc
 from wm.experiments.episode import NEAR, goal_distance
 from wm.experiments.worlds.base import Planning
-from wm.int8 import remembered
 from wm.model import WorldModel
 from wm.planners.base import Problem
 from wm.types import Latent
+from wm.typical_inputs import typical_inputs
 
 PROBLEMS, HORIZON = 3, 3
 QUICK = Planning(population=24, iterations=3)
@@ -24,7 +24,7 @@ def model() -> WorldModel:
 
 def task(model: WorldModel, rows: list[int]) -> Problem:
     """From remembered states of the log to others."""
-    context, _ = remembered(model)
+    context, _ = typical_inputs(model)
     assert context.proprio is not None
     start = Latent(context.tokens[rows], context.proprio[rows])
     goal = context.tokens[[row + PROBLEMS for row in rows], -1]

@@ -73,7 +73,15 @@ def test_deadline(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert list(plan.values()) == sorted(plan.values())
     assert free["stopped_by_deadline"] == 0 and free["overrun_ms"]["replan"]["max"] < 0
     assert result["machine"]["torch_threads"] == 1 and result["machine"]["processor"]
-    assert "100000" in printed(deadline.shown(result))
+    assert "100000" in printed(deadline.shown(result)) and "think" not in printed(deadline.shown(result))
+
+
+def test_deadline_of_what_thinks_as_it_is_told(place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(deadline, "STEPS", 5)
+    told: dict[str, Any] = {"think": "3", "threads": 1}
+    result = deadline.run(1, (1e5,), 1, 1003, tmp_path / "deadline.json", str(place.model), **told)
+    assert result["deadlines"][0]["iterations"]["max"] == 3
+    assert "icem, think 3, 1 torch threads" in printed(deadline.shown(result))
 
 
 def test_a_deadline_ends_searches(place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -193,6 +201,6 @@ def test_sweeps_are_bounded() -> None:
 
 
 def test_scaling_refuses_a_model_of_another_form(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match=r"^--model: expected one of the form 'compact', came 'patch'\.$"):
+    with pytest.raises(BadInputError, match=r"^--model: expected a model of form 'compact', came 'patch'\.$"):
         scaling.run("pusht-patch", {}, tmp_path / "scaling.json")
     assert not any(tmp_path.iterdir())

@@ -141,7 +141,7 @@ LOOK: dict[str, Any] = {"population": 40, "look": 8, "elites": 10, "gamma": 1.5,
 def test_a_look_is_all_where_it_is_enough() -> None:
     task, counts = counted(dataclasses.replace(quadratic(), enough=1.0))
     plan = AdaptiveICEM(FRAMESKIP, **LOOK).solve(task, generator=seeded())
-    assert (counts, plan.stopped_by) == ([2 + 8], "converged")
+    assert (counts, plan.stopped_by) == ([2 + 8], "enough")
     assert float(plan.energy) <= 1.0
 
 

@@ -6,8 +6,9 @@ from torch import nn
 
 from wm.errors import BadInputError
 from wm.experiments.assemble import make_model
-from wm.int8 import ENGINE, Int8Linear, remembered, use_int8
+from wm.int8 import ENGINE, Int8Linear, use_int8
 from wm.model import WorldModel
+from wm.typical_inputs import typical_inputs
 
 ENGINES = torch.backends.quantized.supported_engines
 pytestmark = pytest.mark.skipif(ENGINE not in ENGINES, reason="no int8 products here")
@@ -68,7 +69,7 @@ def test_weights_and_names_stay(exact: WorldModel, rounded: WorldModel) -> None:
 
 
 def test_rollouts_differ_by_little_of_what_the_state_moves(exact: WorldModel, rounded: WorldModel) -> None:
-    context, actions = remembered(exact)
+    context, actions = typical_inputs(exact)
     plain, whole = (model.imagine(context, actions).tokens for model in (exact, rounded))
     moved = (plain - context.tokens[:, None, -1:]).square().mean((0, 1, 3, 4))
     share = (plain - whole).square().mean((0, 1, 3, 4)) / moved
@@ -84,13 +85,13 @@ def test_a_candidate_does_not_depend_on_the_others_bit_for_bit(rounded: WorldMod
 
 
 def test_the_same_model_is_rounded_the_same_way(rounded: WorldModel) -> None:
-    context, actions = remembered(rounded)
+    context, actions = typical_inputs(rounded)
     again = make_model("pusht", "pusht", "int8")
     assert torch.equal(again.imagine(context, actions).tokens, rounded.imagine(context, actions).tokens)
 
 
 def test_gradients_pass_through_a_rollout(rounded: WorldModel, exact: WorldModel) -> None:
-    context, actions = remembered(rounded)
+    context, actions = typical_inputs(rounded)
     slopes = []
     for model in (exact, rounded):
         leaf = actions[:, :1].clone().requires_grad_()

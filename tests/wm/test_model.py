@@ -288,3 +288,14 @@ def test_a_file_with_broken_numbers_or_a_broken_specification_is_refused(
     save_tensors(path, tensors, header)
     with pytest.raises(CheckpointError, match="expected the specification of a world model.*KeyError: 'spec'"):
         load_model(path)
+
+
+def test_spacing_follows_the_weights(world_model: WorldModel) -> None:
+    """It is computed once for a scale, and anew for another bank."""
+    line = torch.zeros_like(world_model.bank)
+    line[:, 0] = 2.0 * torch.arange(len(line))
+    world_model.bank.copy_(line)
+    scale, weights = torch.ones(2, 4), world_model.state_dict() | {"bank": 3.0 * line}
+    assert world_model.spacing(scale) == world_model.spacing(scale) == pytest.approx(4 / 8)
+    world_model.load_state_dict(weights)
+    assert world_model.spacing(scale) == pytest.approx(9 * 4 / 8)
