@@ -175,10 +175,18 @@ def _deadline(result: Result) -> list[str]:
         result,
         f"{result['replans']} replans or a few more at each deadline. Overrun in ms: wall time less the deadline, "
         f"below zero it ended before. More than 5 ms late: {', '.join(late)}; of these {collected} with a garbage "
-        f"collection in them, {switched} with the processor taken away.",
+        f"collection in them, {switched} with the processor taken away.{_withheld(result)}",
     )
     columns = ["deadline, what", "p50", "p95", "p99", "largest", "iterations (p50)", "stopped by the deadline"]
     return lines + markdown(columns, rows)
+
+
+def _withheld(result: Result) -> str:
+    """How idle the machine was, where its system and the file tell."""
+    seconds = [row.get("withheld_s") for row in result["deadlines"]]
+    if any(each is None for each in seconds):
+        return ""
+    return f" Meanwhile the machine's host withheld processors for {sum(seconds):.1f} s."
 
 
 def _scaling_command(result: Result) -> str:

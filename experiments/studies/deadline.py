@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import os
 import resource
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -180,6 +181,28 @@ def _played(
     return watched.replans
 
 
+def _measured(
+    env: Any, model: WorldModel, tasks: Sequence[Task], mpc: MPC, deadline_ms: float, count: int
+) -> dict[str, Any]:
+    """The table of one deadline, and for how long meanwhile the host withheld processors."""
+    before = withheld_s()
+    made = replans(env, model, tasks, mpc, deadline_ms, count)
+    after = withheld_s()
+    return table(made, deadline_ms) | {"withheld_s": None if before is None or after is None else after - before}
+
+
+def withheld_s(path: Path = Path("/proc/stat")) -> float | None:
+    """For how long, added up over its processors, a virtual machine's host ran something else on them instead.
+
+    Returns:
+        "Steal" since the machine began [s]; None where the system does not tell.
+    """
+    try:
+        return int(path.read_text().split(maxsplit=9)[8]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 def table(made: Sequence[Replan], deadline_ms: float) -> dict[str, Any]:
     """Overruns [ms], iterations, what ended the searches, and what was found in the late ones."""
     late = [each for each in made if each.plan_ms - deadline_ms > LATE_MS]
@@ -247,7 +270,7 @@ def run(
         "tasks": n_tasks,
         "seed": seed,
         "bar": {"deadline_ms": BAR_DEADLINE_MS, "replan_overrun_ms_p99": BAR_MS},
-        "deadlines": [table(replans(env, model, tasks, mpc, each, count), each) for each in deadlines],
+        "deadlines": [_measured(env, model, tasks, mpc, each, count) for each in deadlines],
     }
     write_json(out, result)
     return result

@@ -22,7 +22,7 @@ from rich.table import Table
 from torch import Tensor
 
 from wm.errors import BadInputError
-from wm.experiments.assemble import make_model
+from wm.experiments.assemble import PLAIN, make_model
 from wm.experiments.atomic import require_writable, write_json
 from wm.experiments.studies.launch import launch
 from wm.experiments.studies.race import alternate, machine
@@ -31,27 +31,32 @@ from wm.types import Latent
 from wm.typical_inputs import typical_inputs
 
 HORIZON = 5
-FORMATS = {"fp32": "plain", "bf16": "plain", "int8": "int8", "compiled": "compiled"}
+FORMATS = {"fp32": PLAIN, "bf16": PLAIN, "int8": "int8", "compiled": "compiled"}
 """Formats of the compact model and how its rollout is computed (`ROLLOUTS`); bf16 is the plain one under autocast."""
 
 Roll = Callable[[], Tensor]
 
 
-def rollouts(model_name: str, candidates: int, seed: int) -> tuple[dict[str, Roll], Latent]:
-    """The same rollout in each format, of an observation and actions of the model's own sizes; and that observation.
+def rollouts(model_name: str, candidates: int, seed: int) -> tuple[dict[str, Roll], dict[str, str], Latent]:
+    """The same rollout in each format, of an observation and actions of the model's own sizes.
+
+    Returns:
+        The rollouts by format, why others cannot be computed here, and the observation.
 
     Raises:
         WmError: no such model.
     """
     plain = make_model(model_name, "pusht")
-    compact = plain.spec.form == "compact"
     context, actions = typical_inputs(plain, 1, candidates, HORIZON, seed)
-    found = dict[str, Roll]()
+    found, impossible = dict[str, Roll](), dict[str, str]()
     for name, way in FORMATS.items():
-        if compact or name in ("fp32", "bf16"):
-            model = plain if way == "plain" else make_model(model_name, "pusht", way)
+        try:
+            model = plain if way == PLAIN else make_model(model_name, "pusht", way)
+        except BadInputError as error:  # of another form, or not on this machine
+            impossible[name] = str(error)
+        else:
             found[name] = _roll(model, context, actions, name == "bf16")
-    return found, context
+    return found, impossible, context
 
 
 def _roll(model: WorldModel, context: Latent, actions: Tensor, bf16: bool) -> Roll:
@@ -68,8 +73,10 @@ def error(found: Tensor, exact: Tensor, start: Tensor) -> float:
     return float((found[:, :, -1] - exact[:, :, -1]).square().mean() / moved)
 
 
-def run(model_name: str, candidates: int, out: Path, *, runs: int = 7, threads: int = 2, seed: int = 0) -> list[Any]:
-    """Measure one model's rollouts; the rows, also in ``out``.
+def run(
+    model_name: str, candidates: int, out: Path, *, runs: int = 7, threads: int = 2, seed: int = 0
+) -> dict[str, Any]:
+    """Measure one model's rollouts; the result, also in ``out``.
 
     Raises:
         BadInputError: a number below 1; ``out`` cannot be written.
@@ -80,7 +87,7 @@ def run(model_name: str, candidates: int, out: Path, *, runs: int = 7, threads: 
             raise BadInputError(f"--{name}: expected >= 1, came {value}.")
     require_writable(out)
     about = machine(threads)
-    rolls, context = rollouts(model_name, candidates, seed)
+    rolls, impossible, context = rollouts(model_name, candidates, seed)
     exact = rolls["fp32"]()
     errors = {name: error(roll(), exact, context.tokens[:, -1]) for name, roll in rolls.items()}
     alternate(rolls, 2)
@@ -91,8 +98,9 @@ def run(model_name: str, candidates: int, out: Path, *, runs: int = 7, threads: 
         for (name, each), wrong in zip(seconds.items(), errors.values(), strict=True)
     ]
     settings = {"model": model_name, "candidates": candidates, "horizon": HORIZON, "runs": runs, "seed": seed}
-    write_json(out, {"settings": settings, "machine": about, "rows": rows})
-    return rows
+    result = {"settings": settings, "machine": about, "rows": rows, "impossible": impossible}
+    write_json(out, result)
+    return result
 
 
 def main(
@@ -104,13 +112,15 @@ def main(
     seed: Annotated[int, typer.Option(help="Of the inputs.")] = 0,
 ) -> None:
     """Time rollouts in other number formats and compiled."""
-    rows = run(model, candidates, out, runs=runs, threads=threads, seed=seed)
+    result = run(model, candidates, out, runs=runs, threads=threads, seed=seed)
     table = Table(title=f"{model}: {candidates} candidates, {HORIZON} steps, {threads} threads")
     for column in ("format", "ms", "times faster", "error"):
         table.add_column(column, justify="left" if column == "format" else "right")
-    for row in rows:
+    for row in result["rows"]:
         table.add_row(row["format"], f"{row['ms']:.1f}", f"{row['ratio']:.2f}", f"{row['error']:.2%}")
     Console().print(table)
+    for reason in result["impossible"].values():
+        Console().print(reason, highlight=False)
 
 
 if __name__ == "__main__":

@@ -85,6 +85,7 @@ def test_every_study_stands_beside_its_command(place: Place, tmp_path: Path, mon
     assert "rival_cem --out bench/rival_cem.json --samples 4 --iterations 1 --topk 2" in text
     assert f"deadline --out bench/deadline.json --replans 2 --tasks 1 --seed 1003 --model {place.model}" in text
     assert "--deadline-ms 20 --deadline-ms 50" in text
+    assert ("host withheld processors for " in text) == (made["deadlines"][0]["withheld_s"] is not None)
     p99 = made["deadlines"][1]["overrun_ms"]["replan"]["p99"]
     assert f" | {p99:+.1f} | " in next(line for line in text.splitlines() if line.startswith("| 50 ms, replan"))
     assert "--most 3" in text and "| patch, candidates | 3 | 5 | 4 | 1 | 1 |" in text

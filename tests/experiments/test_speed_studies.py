@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -46,16 +47,18 @@ def replan(plan_ms: float, **changes: Any) -> Replan:
 
 def test_rollout_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(rollout_formats.FORMATS, "compiled")  # the tests' checks of annotations cannot be compiled
-    rows = rollout_formats.run("pusht", 8, tmp_path / "formats.json", runs=2, threads=1)
-    found = {row["format"]: row for row in rows}
+    result = rollout_formats.run("pusht", 8, tmp_path / "formats.json", runs=2, threads=1)
+    found = {row["format"]: row for row in result["rows"]}
     assert list(found) == list(rollout_formats.FORMATS)
     assert found["fp32"]["error"] == 0
     assert found["fp32"]["ratio"] == 1
     assert 0 < found["int8"]["error"] < 0.05
     assert 0 < found["bf16"]["error"] < 0.05
-    assert json.loads((tmp_path / "formats.json").read_text())["rows"] == rows
+    assert json.loads((tmp_path / "formats.json").read_text()) == json.loads(json.dumps(result))
+    assert result["impossible"] == {}
     patch = rollout_formats.run("pusht-patch", 2, tmp_path / "patch.json", runs=1, threads=1)
-    assert [row["format"] for row in patch] == ["fp32", "bf16"]
+    assert [row["format"] for row in patch["rows"]] == ["fp32", "bf16"]
+    assert patch["impossible"] == {"int8": "int8 rollouts: expected a model of form 'compact', came 'patch'."}
     with pytest.raises(BadInputError, match="--candidates: expected >= 1, came 0"):
         rollout_formats.run("pusht", 0, tmp_path / "formats.json")
 
@@ -101,6 +104,14 @@ def test_deadline_table_says_what_the_late_ones_had_in_them() -> None:
     assert not deadline.kept({"deadlines": [found]})
     assert deadline.kept({"deadlines": [deadline.table(made[:98], 50.0)]})
     assert deadline.kept({"deadlines": [found | {"deadline_ms": 20.0}]})
+
+
+def test_what_the_host_withheld_is_told_where_the_system_tells(tmp_path: Path) -> None:
+    stat = tmp_path / "stat"
+    stat.write_text(f"cpu  1 2 3 4 5 6 7 {3 * os.sysconf('SC_CLK_TCK')} 9 10\ncpu0 1 2 3\n")
+    assert deadline.withheld_s(stat) == 3.0
+    stat.write_text("cpu  1 2\n")
+    assert deadline.withheld_s(stat) is None and deadline.withheld_s(tmp_path / "none") is None
 
 
 def test_collections_are_counted_while_watching() -> None:

@@ -86,10 +86,14 @@ def test_the_table_has_every_option_under_every_search(trained: list[tuple[str, 
     rows = [(row["option"], row["search"], row["episodes"]) for row in result["rows"]]
     assert rows == [(o, s, 1) for o in ("none", "adversarial") for s in ("think-fast", "think-1")]
     written = json.loads((tmp_path / "out" / "training_options.json").read_text())
+    assert written == json.loads(json.dumps(result)) and written["budget"]["extra_steps"] == 5
     beside = [row.get("beside") for row in result["rows"]]
     assert beside[:2] == [None, None]
     assert all(each.keys() == {"none"} and each["none"]["difference"] == 0 for each in beside[2:])  # one model plays
+    for row, ms in zip(result["rows"], (10.0, 20.0, 30.0, 25.0), strict=True):
+        row["plan_ms_p50"] = ms
     page = training_options_report.write(result, tmp_path / "docs").read_text()
+    assert "| ms a plan | 20.0 | 22.5 |" in page
     assert all(f"| {option} | " in page and f"- {option}: " in page for option in ("none", "adversarial"))
     assert (
         "`wm train --adversarial 0.05`" in page
@@ -99,7 +103,6 @@ def test_the_table_has_every_option_under_every_search(trained: list[tuple[str, 
     )
     with Image.open(tmp_path / "docs" / training_options_report.PICTURE) as image:
         assert image.width > 500
-    assert written == json.loads(json.dumps(result)) and written["budget"]["extra_steps"] == 5
     assert training_options.printed(result).row_count == 2
     result["rows"][2]["beside"]["none"] |= {"difference": -0.2, "ci95": [-0.3, -0.1]}
     result["rows"][3]["beside"]["longer"] = {"difference": 0.1, "ci95": [-0.1, 0.3]}
