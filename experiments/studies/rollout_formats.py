@@ -4,14 +4,15 @@
 
 The rollout of a shipped compact model in fp32, in bfloat16 (torch's autocast), with whole numbers of 8 bits (`wm.int8`)
 and compiled (`wm.compiled`), in turn, and that of a patch model in fp32 and bfloat16. The error is what it differs from
-fp32's, as a share of what the state moves by; the mean square of that over the candidates of one observation, after the
-last latent step.
+fp32's, as a share of what the state moves by: mean squares after the last latent step, over several observations and
+actions of each (`wm.typical_inputs`). What is timed is the candidates of one observation.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,20 +35,25 @@ HORIZON = 5
 FORMATS = {"fp32": PLAIN, "bf16": PLAIN, "int8": "int8", "compiled": "compiled"}
 """Formats of the compact model and how its rollout is computed (`ROLLOUTS`); bf16 is the plain one under autocast."""
 
-Roll = Callable[[], Tensor]
+OBSERVATIONS, ACTIONS = 16, 8
+"""Whose mean the error is: so many observations, and candidates of each."""
+
+Roll = Callable[[Latent, Tensor], Tensor]
 
 
-def rollouts(model_name: str, candidates: int, seed: int) -> tuple[dict[str, Roll], dict[str, str], Latent]:
-    """The same rollout in each format, of an observation and actions of the model's own sizes.
+def rollouts(plain: WorldModel, model_name: str) -> tuple[dict[str, Roll], dict[str, str]]:
+    """A model's rollout in each format.
+
+    Args:
+        plain: The model.
+        model_name: Where it is from.
 
     Returns:
-        The rollouts by format, why others cannot be computed here, and the observation.
+        The rollouts by format, and why others cannot be computed here.
 
     Raises:
         WmError: no such model.
     """
-    plain = make_model(model_name, "pusht")
-    context, actions = typical_inputs(plain, 1, candidates, HORIZON, seed)
     found, impossible = dict[str, Roll](), dict[str, str]()
     for name, way in FORMATS.items():
         try:
@@ -55,22 +61,23 @@ def rollouts(model_name: str, candidates: int, seed: int) -> tuple[dict[str, Rol
         except BadInputError as error:  # of another form, or not on this machine
             impossible[name] = str(error)
         else:
-            found[name] = _roll(model, context, actions, name == "bf16")
-    return found, impossible, context
+            found[name] = _roll(model, name == "bf16")
+    return found, impossible
 
 
-def _roll(model: WorldModel, context: Latent, actions: Tensor, bf16: bool) -> Roll:
-    def roll() -> Tensor:
+def _roll(model: WorldModel, bf16: bool) -> Roll:
+    def roll(context: Latent, actions: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             return model.imagine(context, actions).tokens.float()
 
     return roll
 
 
-def error(found: Tensor, exact: Tensor, start: Tensor) -> float:
+def _errors(rolls: dict[str, Roll], context: Latent, actions: Tensor) -> dict[str, float]:
     """Mean squared difference after the last step, as a share of what fp32's state has moved by."""
-    moved = (exact[:, :, -1] - start).square().mean()
-    return float((found[:, :, -1] - exact[:, :, -1]).square().mean() / moved)
+    exact = rolls["fp32"](context, actions)[:, :, -1]
+    moved = (exact - context.tokens[:, None, -1]).square().mean()
+    return {n: float((roll(context, actions)[:, :, -1] - exact).square().mean() / moved) for n, roll in rolls.items()}
 
 
 def run(
@@ -87,11 +94,13 @@ def run(
             raise BadInputError(f"--{name}: expected >= 1, came {value}.")
     require_writable(out)
     about = machine(threads)
-    rolls, impossible, context = rollouts(model_name, candidates, seed)
-    exact = rolls["fp32"]()
-    errors = {name: error(roll(), exact, context.tokens[:, -1]) for name, roll in rolls.items()}
-    alternate(rolls, 2)
-    seconds = alternate(rolls, runs)
+    plain = make_model(model_name, "pusht")
+    rolls, impossible = rollouts(plain, model_name)
+    errors = _errors(rolls, *typical_inputs(plain, OBSERVATIONS, ACTIONS, HORIZON, seed))
+    one = typical_inputs(plain, 1, candidates, HORIZON, seed)
+    timed = {name: partial(roll, *one) for name, roll in rolls.items()}
+    alternate(timed, 2)
+    seconds = alternate(timed, runs)
     fp32 = statistics.median(seconds["fp32"])
     rows = [
         {"format": name, "ms": 1e3 * statistics.median(each), "ratio": fp32 / statistics.median(each), "error": wrong}
