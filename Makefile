@@ -14,9 +14,11 @@ STUDY := OMP_NUM_THREADS=1 $(PY) -m wm.experiments.studies
 LOCKED := $(VENV)/.locked
 READY := $(VENV)/.ready
 
-# What `make bench` compares: searches of the compact model by success, and of the patch model by final energy.
+# What `make bench` compares: searches of the compact model by success, those of about auto's effort on more goals, and
+# searches of the patch model by final energy.
 SEARCHES := cem-300x30,icem,think-fast,think-2,think-auto,mppi-128x6,log-mppi-64x2,predictive-sampling-128x6,$\
 	gradient-4x8,gradient-2x5,gradient+cem-64x2-2x4,lbfgs-2x12-p16,cma-es-32x5
+EFFORTS := think-auto,think-fast,think-1,icem-32x3-p48,icem-64x2-p48,lbfgs-2x6
 PATCH_SEARCHES := think-fast,think-auto,icem-64x4,mppi-64x2,log-mppi-64x2,predictive-sampling-64x2,gradient-2x5,$\
 	gradient+cem-64x2-2x4,lbfgs-2x12-p16,lbfgs-2x30-p16,cma-es-32x5
 
@@ -58,7 +60,7 @@ quick-bars: $(READY) ## Check that the shipped model still reaches its goals (20
 	OMP_NUM_THREADS=1 $(VENV)/bin/wm eval --env pusht --model pusht --planner icem --episodes 20 --seed 1000 \
 		--out build/quick-eval --min-success 0.8 --no-baselines
 
-# A study that misses a bar exits with 1; its figures are on the page all the same. Rivals run their own code where a folder
+# A study that misses a bar exits with $(MISSED); its figures are on the page all the same. Rivals run their own code where a folder
 # with it is named (make bench DINO_WM=DIR STABLE_WORLDMODEL=DIR LEWM=DIR), else a loop of ours that does what theirs does.
 # Success and energies keep what has been played and go on from there.
 bench: $(READY) ## Measure speed (some hours, with nothing else running); results go to bench/, their tables to docs/benchmarks.md
@@ -72,7 +74,9 @@ bench: $(READY) ## Measure speed (some hours, with nothing else running); result
 	$(PY) -m wm.experiments.studies.rival_cem_lewm --out bench/rival_cem_lewm.json \
 		$(if $(STABLE_WORLDMODEL),--rival $(STABLE_WORLDMODEL) --rival-model $(LEWM)) || test $$? -eq $(MISSED)
 	$(PY) -m wm.experiments.studies.success_curve --settings $(SEARCHES) --episodes 300 --seed 12 --workers 2 \
-		--out bench/success_curve
+		--out bench/success_curve || test $$? -eq $(MISSED)
+	$(PY) -m wm.experiments.studies.success_curve --settings $(EFFORTS) --episodes 600 --seed 13 --workers 2 \
+		--out bench/effort
 	$(PY) -m wm.experiments.studies.same_energy --model pusht-patch --problems 20 --seed 9 --threads 2 \
 		--settings $(PATCH_SEARCHES) --out bench/same_energy.json || test $$? -eq $(MISSED)
 	$(PY) -m wm.experiments.report.benchmarks --bench bench --docs docs

@@ -178,7 +178,7 @@ def make_screening(frameskip: int, planning: Planning) -> MPC:
 
 
 def make_search_without_look(frameskip: int, planning: Planning = PLANNING) -> MPC:
-    """What only progress and its elites' disagreement guide, see `AdaptiveICEM`."""
+    """The default planner whose effort only its progress and its elites' disagreement guide (`AdaptiveICEM`)."""
     solver = AdaptiveICEM(frameskip, 32, 512, gamma=1.5, elites=8, iterations=10, init_std=planning.init_std)
     return MPC(solver, planning.horizon, planning.execute, frameskip, most_proposals=PROPOSED)
 

@@ -42,6 +42,7 @@ from wm.experiments.rules import Rules
 from wm.experiments.worlds import find_world
 from wm.experiments.worlds.base import Planning, World
 from wm.planners.adaptive_icem import AdaptiveICEM
+from wm.planners.base import Solver
 from wm.planners.mpc import MPC
 
 
@@ -142,7 +143,6 @@ def _config(player: Player, goals: str | None, goal_offset: int | None, seed: in
 
 def planner_settings(mpc: MPC, planning: Planning = Planning()) -> dict[str, Any]:  # noqa: B008
     """Settings of the solver, of the receding horizon and of the goal distance."""
-    solver = {key: value for key, value in vars(mpc.solver).items() if isinstance(value, (int, float, str))}
     receding = {"horizon": mpc.horizon, "execute": mpc.execute, "frameskip": mpc.frameskip, "fill": mpc.fill}
     weights = {"earlier_weight": planning.earlier_weight, "robot_weight": planning.robot_weight}
     if isinstance(mpc.solver, AdaptiveICEM) and mpc.solver.look is not None:
@@ -150,7 +150,17 @@ def planner_settings(mpc: MPC, planning: Planning = Planning()) -> dict[str, Any
     proposals = {"ends": PROPOSAL_ENDS, "copies": PROPOSAL_COPIES, "noise": PROPOSAL_NOISE}
     if mpc.most_proposals is not None:
         proposals["most"] = mpc.most_proposals
-    return receding | weights | {"proposals": proposals, "solver": solver}
+    return receding | weights | {"proposals": proposals, "solver": _solver_settings(mpc.solver)}
+
+
+def _solver_settings(solver: Solver[Any]) -> dict[str, Any]:
+    """Those of the solvers that it is made of, by their names, too."""
+    found = {
+        key: _solver_settings(value) if isinstance(value, Solver) else value
+        for key, value in vars(solver).items()
+        if isinstance(value, (int, float, str, Solver))
+    }
+    return found
 
 
 def _open(out: Path, config: dict[str, Any], names: Sequence[str]) -> dict[str, EpisodeLog]:

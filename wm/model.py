@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ class WorldModel(nn.Module):
         self.register_buffer("proprio_moments", moments)
         self.register_buffer("bank", torch.zeros(BANK, spec.width * (1 if spec.form == "patch" else spec.tokens)))
         self.register_buffer("usual_distance", torch.ones(()))
-        self._spacings: dict[tuple[float, ...], float | None] = {}
+        self._spaced: tuple[Tensor, Tensor, float | None] | None = None  # bank, scale, and their spacing
         self.requires_grad_(False)
         self.eval()
 
@@ -247,12 +247,11 @@ class WorldModel(nn.Module):
         """
         if self.spec.form != "compact":
             return None
-        known = (self.bank._version, *scale.flatten().tolist())  # the bank's contents, by torch's count of changes
-        if known not in self._spacings:
-            self._spacings[known] = self._spacing(scale)
-        return self._spacings[known]
+        if self._spaced is None or not _equal(self._spaced[:2], (self.bank, scale)):
+            self._spaced = self.bank.clone(), scale.clone(), self._measure_spacing(scale)
+        return self._spaced[2]
 
-    def _spacing(self, scale: Float[Tensor, "N D"]) -> float | None:
+    def _measure_spacing(self, scale: Float[Tensor, "N D"]) -> float | None:
         states = (self.bank / scale.flatten()).unique(dim=0)  # a short log is remembered more than once
         if 2 * len(states) < len(self.bank):
             return None
@@ -273,6 +272,10 @@ class WorldModel(nn.Module):
         """Write weights and spec; `provenance` (command, seed, data recipe, versions) travels in the header."""
         header = {"kind": "world-model", "spec": self.spec.to_json(), "provenance": provenance}
         save_tensors(path, dict(self.state_dict()), header)
+
+
+def _equal(some: Iterable[Tensor], others: Iterable[Tensor]) -> bool:
+    return all(torch.equal(one, other) for one, other in zip(some, others, strict=True))
 
 
 def build_model(spec: ModelSpec, encoder: Encoder, actions: Moments, proprio: Moments | None) -> WorldModel:

@@ -64,7 +64,8 @@ def write(bench: Path, docs: Path) -> Path:
     lines = [
         "# Benchmarks",
         "",
-        "Made from the files of `bench/` by the commands beside them, which want an otherwise idle machine.",
+        "Made from the files of `bench/` by the commands beside them, which want an otherwise idle machine. Each "
+        "section names its machine, whose ratios are its own.",
         "",
     ]
     files, found = dict[Path, bytes](), False
@@ -182,7 +183,7 @@ def _deadline(result: Result) -> list[str]:
 
 
 def _withheld(result: Result) -> str:
-    """How idle the machine was, where its system and the file tell."""
+    """What the machine's host gave to others meanwhile, where its system and the file tell."""
     seconds = [row.get("withheld_s") for row in result["deadlines"]]
     if any(each is None for each in seconds):
         return ""
@@ -250,9 +251,12 @@ def _line(axis: Axes, rows: Sequence[Result], name: str, colour: str) -> None:
     axis.plot(counts, times, "o-", color=colour, label=name)
 
 
-def _success_command(result: Result) -> str:
-    options = {name: result[name] for name in ("episodes", "seed", "workers")}
-    return _command("success_curve", options | _named(result, chosen(None)), "success_curve")
+def _success_command(folder: str) -> Callable[[Result], str]:
+    def command(result: Result) -> str:
+        options = {name: result[name] for name in ("episodes", "seed", "workers")}
+        return _command("success_curve", options | _named(result, chosen(None)), folder)
+
+    return command
 
 
 def _success(result: Result) -> list[str]:
@@ -296,6 +300,31 @@ def _effort(answers: Result) -> list[str]:
         said.append(f"As successful in no more time than {AUTO}: {better}.")
         said.append(f"Most success for a millisecond, of fixed effort: {beside['best_fixed_points_per_ms']}.")
     return said
+
+
+def _beside_auto(result: Result) -> list[str]:
+    """Searches of fixed effort beside `AUTO`, the quickest first."""
+    beside, rows = result["answers"]["auto_beside_fixed"]["beside"], []
+    for name, row in sorted(result["settings"].items(), key=lambda item: item[1]["plan_ms_mean"]):
+        interval = "{:.1f} to {:.1f}".format(*(100 * bound for bound in row["success_ci95"]))
+        cells = [name, str(row["episodes"]), f"{100 * row['success']:.1f}", interval]
+        ahead = beside.get(name)
+        cells += ["", ""] if ahead is None else [f"{-100 * ahead['difference']:+.1f}", _span(ahead["ci95"])]
+        cells += [f"{row['plan_ms_p50']:.1f}", f"{row['plan_ms_mean']:.1f}"]
+        rows.append([*cells, "1.00" if ahead is None else f"{1 / ahead['time']:.2f}"])
+    said = [f"{_whose(result['seed'])} goals; episodes at once: {result['workers']}. By mean time."]
+    columns = ["search", "episodes", "success %", "95 %", f"points beside {AUTO}", "95 % of that"]
+    times = ["ms a replan (median)", "mean", f"mean beside {AUTO}'s"]
+    return [
+        *_machine(result, " ".join([*said, *_effort(result["answers"])])),
+        *markdown([*columns, *times], rows),
+    ]
+
+
+def _span(bounds: Sequence[float]) -> str:
+    """Of the opposite difference, in points."""
+    low, high = bounds
+    return f"{-100 * high:+.1f} to {-100 * low:+.1f}"
 
 
 def _energy_command(result: Result) -> str:
@@ -358,11 +387,12 @@ SECTIONS = (
     Section(
         "Success against planning time",
         "success_curve/success_curve.json",
-        _success_command,
+        _success_command("success_curve"),
         _success,
         "success_curve.png",
         SUCCESS_PNG,
     ),
+    Section("Effort by difficulty, and fixed", "effort/success_curve.json", _success_command("effort"), _beside_auto),
     Section(
         "Same final energy (patch form)", "same_energy.json", _energy_command, _energy, "same_energy.png", ENERGY_PNG
     ),

@@ -27,6 +27,7 @@ from wm.experiments.assemble import PLAIN, make_model
 from wm.experiments.atomic import require_writable, write_json
 from wm.experiments.studies.launch import launch
 from wm.experiments.studies.race import alternate, machine
+from wm.int8 import CALIBRATION_SEED
 from wm.model import WorldModel
 from wm.types import Latent
 from wm.typical_inputs import typical_inputs
@@ -37,6 +38,9 @@ FORMATS = {"fp32": PLAIN, "bf16": PLAIN, "int8": "int8", "compiled": "compiled"}
 
 OBSERVATIONS, ACTIONS = 16, 8
 """Whose mean the error is: so many observations, and candidates of each."""
+
+SEED = CALIBRATION_SEED + 1
+"""Of inputs that int8's ranges are not from."""
 
 Roll = Callable[[Latent, Tensor], Tensor]
 
@@ -81,7 +85,7 @@ def _errors(rolls: dict[str, Roll], context: Latent, actions: Tensor) -> dict[st
 
 
 def run(
-    model_name: str, candidates: int, out: Path, *, runs: int = 7, threads: int = 2, seed: int = 0
+    model_name: str, candidates: int, out: Path, *, runs: int = 7, threads: int = 2, seed: int = SEED
 ) -> dict[str, Any]:
     """Measure one model's rollouts; the result, also in ``out``.
 
@@ -118,7 +122,7 @@ def main(
     candidates: Annotated[int, typer.Option(help="Of a rollout.")] = 128,
     runs: Annotated[int, typer.Option(help="Rollouts of each format, in turn.")] = 7,
     threads: Annotated[int, typer.Option(help="Of torch.")] = 2,
-    seed: Annotated[int, typer.Option(help="Of the inputs.")] = 0,
+    seed: Annotated[int, typer.Option(help=f"Of the inputs; {CALIBRATION_SEED} is int8's own calibration's.")] = SEED,
 ) -> None:
     """Time rollouts in other number formats and compiled."""
     result = run(model, candidates, out, runs=runs, threads=threads, seed=seed)

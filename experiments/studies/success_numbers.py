@@ -69,7 +69,7 @@ def answers(found: Mapping[str, Mapping[str, Any]], rows: Mapping[str, Episodes]
         "gradient": {cem: _gradient(cem, found, rows) for cem in (REFERENCE, "cem-300x10") if cem in rows},
         "effort_follows": {name: _follows(some) for name, some in rows.items() if name != ORACLE and _varies(some)},
         "effort_follows_oracle_steps": _follows_oracle(rows),
-        "auto_beside_fixed": _auto(found),
+        "auto_beside_fixed": _auto(found, rows),
     }
 
 
@@ -129,11 +129,12 @@ def _follows_oracle(rows: Mapping[str, Episodes]) -> dict[str, Any] | None:
     return {"episodes": len(pairs), "correlation": rank_correlation(np.array(spent), np.array(steps))}
 
 
-def _auto(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+def _auto(found: Mapping[str, Mapping[str, Any]], rows: Mapping[str, Episodes]) -> dict[str, Any] | None:
     """`AUTO` beside every setting of fixed effort.
 
     It ``beats`` them where none of those that take no longer in the mean reaches as much. ``dominated_by``: those that
-    reach at least as much in no more time.
+    reach at least as much in no more time. ``beside``: by how much more `AUTO` reaches than each on the goals that both
+    played, and its share of the other's mean time.
     """
     if AUTO not in found:
         return None
@@ -146,9 +147,17 @@ def _auto(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
         "fixed_of_its_success_take": {
             n: r["plan_ms_mean"] / own["plan_ms_mean"] for n, r in fixed.items() if r["success"] >= own["success"]
         },
+        "beside": {n: _ahead(rows[AUTO], rows[n]) for n in fixed},
         "points_per_ms": own["points_per_ms"],
         "best_fixed_points_per_ms": max(fixed.items(), key=lambda item: item[1]["points_per_ms"])[0] if fixed else None,
     }
+
+
+def _ahead(rows: Episodes, others: Episodes) -> dict[str, Any] | None:
+    found = numbers(rows, others).get("beside_reference")
+    if found is None:
+        return None
+    return {key: found[key] for key in ("episodes", "difference", "ci95")} | {"time": 1 / found["times_faster_mean"]}
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float | None:

@@ -59,6 +59,23 @@ SUCCESS = {
 }
 
 
+EFFORT: dict[str, Any] = {
+    "settings": {
+        "think-auto": SUCCESS["settings"]["slow"],
+        "quick": SUCCESS["settings"]["quick"] | {"plan_ms_mean": 38.0},
+    },
+    "answers": {
+        "as_good_and_faster": None,
+        "effort_follows": {},
+        "auto_beside_fixed": {
+            "dominated_by": [],
+            "best_fixed_points_per_ms": "quick",
+            "beside": {"quick": {"episodes": 300, "difference": 0.02, "ci95": [-0.01, 0.05], "time": 25.0}},
+        },
+    },
+}
+
+
 def put(path: Path, data: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(data))
@@ -69,6 +86,7 @@ def test_every_study_stands_beside_its_command(place: Place, tmp_path: Path, mon
     bench, docs, search = tmp_path / "bench", tmp_path / "docs", Search(samples=4, topk=2)
     put(bench / "bench.json", PARTS)
     put(bench / "success_curve/success_curve.json", SUCCESS)
+    put(bench / "effort/success_curve.json", SUCCESS | EFFORT)
     Image.new("RGB", (8, 8)).save(bench / "success_curve/success_curve.png")
     made = deadline.run(2, (20.0, 50.0), 1, 1003, bench / "deadline.json", str(place.model), threads=1)
     names = ["think-fast", "icem-16x1-p16"]
@@ -91,6 +109,9 @@ def test_every_study_stands_beside_its_command(place: Place, tmp_path: Path, mon
     assert "--most 3" in text and "| patch, candidates | 3 | 5 | 4 | 1 | 1 |" in text
     quick = text.index("| quick | 300 | 91.0 | 87.0 to 94.0 | +1.0 | -2.0 to +4.0 | 30.0 | 38.0 | 30.0 | 25.0 |")
     assert quick < text.index("| slow | 300 | 90.0 | 86.0 to 93.0 |  |  | 900.0 | 950.0 |  |  |")
+    assert "--out bench/effort --episodes 300 --seed 1000" in text
+    assert "| quick | 300 | 91.0 | 87.0 to 94.0 | -2.0 | -5.0 to +1.0 | 30.0 | 38.0 | 0.04 |" in text
+    assert "| think-auto | 300 | 90.0 | 86.0 to 93.0 |  |  | 900.0 | 950.0 | 1.00 |" in text
     assert "a quick one (AVX2), torch 2, threads of torch: 1. Development seed 1000's goals;" in text
     assert "think-auto spends on a plan with the goal's energy +0.25, the true distance -0.12." in text
     assert "As successful in no more time than think-auto: none. Most success for a millisecond, of fixed" in text
@@ -113,8 +134,9 @@ def test_what_is_not_there_is_left_out(tmp_path: Path) -> None:
 
 def test_rows_of_a_table_are_as_wide_as_its_head(tmp_path: Path) -> None:
     put(tmp_path / "success_curve/success_curve.json", SUCCESS)
+    put(tmp_path / "effort/success_curve.json", SUCCESS | EFFORT)
     lines = benchmarks.write(tmp_path, tmp_path).read_text().splitlines()
-    assert {line.count("|") for line in lines if line.startswith("|")} == {11}
+    assert {line.count("|") for line in lines if line.startswith("|")} == {10, 11}
 
 
 def energies(**changes: Any) -> dict[str, Any]:

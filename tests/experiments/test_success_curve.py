@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 
 from tests.experiments.place import Place
 from wm.errors import MismatchError, UnknownNameError
 from wm.experiments.assemble import PLANNERS, PLANNING
+from wm.experiments.evaluate import planner_settings
 from wm.experiments.studies import success_curve
+from wm.experiments.studies.launch import MISSED
 from wm.experiments.studies.success_numbers import answers, numbers, rank_correlation
 from wm.experiments.studies.success_settings import ORACLE, REFERENCE, SETTINGS, chosen
 from wm.planners import CEM, MPC
@@ -105,6 +108,10 @@ def test_auto_beats_only_what_takes_no_longer_and_reaches_less() -> None:
     )
     assert answer["auto_beside_fixed"]["beats_all_of_its_time"]
     assert answer["auto_beside_fixed"]["fixed_of_its_success_take"] == {"icem": pytest.approx(1.8)}
+    beside = answer["auto_beside_fixed"]["beside"]
+    assert beside["think-1"] | {"ci95": ()} == {"episodes": 20, "difference": 0.5, "ci95": (), "time": 1.25}
+    assert 0.2 < beside["think-1"]["ci95"][0] < 0.5 < beside["think-1"]["ci95"][1] < 0.8
+    assert beside["icem"]["difference"] == 0.0
     _, answer = found(think_auto=episodes(some, 5.0), think_1=episodes(all_of_them, 4.0))
     assert not answer["auto_beside_fixed"]["beats_all_of_its_time"]
     assert answer["auto_beside_fixed"]["dominated_by"] == ["think-1"]
@@ -126,6 +133,34 @@ def test_settings_are_chosen_by_name() -> None:
     assert ORACLE not in chosen(None) and REFERENCE in chosen(None)
     with pytest.raises(UnknownNameError, match="unknown setting 'think-autos'. Did you mean 'think-auto'"):
         chosen("icem,think-autos")
+
+
+@pytest.mark.parametrize(
+    ("played", "good", "code"),
+    [
+        (["think-auto", REFERENCE], ["icem", "think-auto"], 0),
+        (["think-auto", REFERENCE], ["icem"], MISSED),
+        (["icem", REFERENCE], [], None),
+        (["think-auto"], None, None),
+    ],
+)
+def test_its_bar_is_autos(
+    played: list[str], good: list[str] | None, code: int | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    table = {name: numbers(episodes([True], 5.0), []) for name in played}
+    result = {"settings": table, "answers": {"as_good_and_faster": good}}
+    monkeypatch.setattr(success_curve, "run", lambda *_: result)
+    ended = None
+    try:
+        success_curve.main(None, 1, 1000, tmp_path, "pusht", 1)
+    except typer.Exit as end:
+        ended = end.exit_code
+    assert ended == code
+
+
+def test_settings_of_the_solvers_in_a_solver_are_kept() -> None:
+    solver = planner_settings(SETTINGS["gradient+cem-64x2-2x4"](5))["solver"]
+    assert (solver["sampler"]["population"], solver["descent"]["starts"]) == (64, 2)
 
 
 def test_goes_on_where_it_was_setting_by_setting(

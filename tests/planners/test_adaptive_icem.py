@@ -31,6 +31,18 @@ class TestAdaptiveICEM(PlannerContract):
         return AdaptiveICEM(FRAMESKIP, **settings)
 
 
+class LooksFirst(AdaptiveICEM):
+    """Looks at any problem, as if its energy were enough at 0 (elsewhere the model tells)."""
+
+    def enough(self, problem: Problem) -> float:
+        return 0.0
+
+
+class TestAdaptiveICEMWithALook(PlannerContract):
+    def make(self, **settings: Any) -> AdaptiveICEM:
+        return LooksFirst(FRAMESKIP, look=16, **settings)
+
+
 def counted(task: Problem) -> tuple[Problem, list[int]]:
     """The problem, and how many candidates every rollout of it had."""
     counts: list[int] = []

@@ -98,6 +98,16 @@ def test_less_violation_is_progress_whatever_the_energy_does() -> None:
     assert not progress.any_active
 
 
+def test_all_are_enough_only_where_none_merely_converged() -> None:
+    progress = Progress(best([0.1, 0.9], [0.0, 0.0]), rtol=0.1, patience=1, enough=0.2)
+    assert not progress.all_enough
+    progress.update(best([0.1, 0.9], [0.0, 0.0]))  # the second one falls no more
+    assert not progress.any_active and not progress.all_enough
+    progress = Progress(best([0.1, 0.9], [0.0, 0.0]), rtol=0.1, patience=1, enough=0.2)
+    progress.update(best([0.1, 0.2], [0.0, 0.0]))
+    assert not progress.any_active and progress.all_enough
+
+
 def test_a_feasible_problem_ends_where_its_energy_is_enough() -> None:
     progress = Progress(best([0.2, 0.2, 0.4], [0.0, 1.0, 0.0]), rtol=0.0, patience=9, enough=0.2)
     assert progress.active.tolist() == [False, True, True]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -290,12 +291,24 @@ def test_a_file_with_broken_numbers_or_a_broken_specification_is_refused(
         load_model(path)
 
 
-def test_spacing_follows_the_weights(world_model: WorldModel) -> None:
-    """It is computed once for a scale, and anew for another bank."""
+def test_spacing_is_computed_once_and_follows_the_weights(
+    world_model: WorldModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     line = torch.zeros_like(world_model.bank)
     line[:, 0] = 2.0 * torch.arange(len(line))
     world_model.bank.copy_(line)
-    scale, weights = torch.ones(2, 4), world_model.state_dict() | {"bank": 3.0 * line}
-    assert world_model.spacing(scale) == world_model.spacing(scale) == pytest.approx(4 / 8)
-    world_model.load_state_dict(weights)
+    searched: list[int] = []
+    cdist = torch.cdist
+    monkeypatch.setattr(torch, "cdist", lambda *given, **how: searched.append(1) or cdist(*given, **how))
+    scale = torch.ones(2, 4)
+    assert world_model.spacing(scale) == world_model.spacing(scale.clone()) == pytest.approx(4 / 8)
+    assert len(searched) == 1
+    other = copy.deepcopy(world_model)
+    other.bank.copy_(2.0 * line)
+    assert other.spacing(scale) == pytest.approx(4 * 4 / 8) and world_model.spacing(scale) == pytest.approx(4 / 8)
+    world_model.load_state_dict(world_model.state_dict() | {"bank": 3.0 * line})
     assert world_model.spacing(scale) == pytest.approx(9 * 4 / 8)
+    world_model.load_state_dict(world_model.state_dict() | {"bank": 4.0 * line}, assign=True)
+    assert world_model.spacing(scale) == pytest.approx(16 * 4 / 8)
+    scale[0, 0] = 2.0  # in place
+    assert world_model.spacing(scale) == pytest.approx(4 * 4 / 8)

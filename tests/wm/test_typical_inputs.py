@@ -35,7 +35,7 @@ def test_a_compact_model_is_given_states_of_its_log() -> None:
     assert torch.equal(context.tokens, context.tokens[:, -1:].expand_as(context.tokens))
 
 
-def test_others_seeds_are_others() -> None:
+def test_another_seed_gives_other_inputs() -> None:
     model = make_model("pusht", "pusht")
     one, other = (typical_inputs(model, observations=8, seed=seed) for seed in (0, 1))
     assert not torch.equal(one[0].tokens, other[0].tokens) and not torch.equal(one[1], other[1])
