@@ -92,7 +92,7 @@ def test_every_study_stands_beside_its_command(place: Place, tmp_path: Path, mon
     names = ["think-fast", "icem-16x1-p16"]
     energy = same_energy.run(names, 2, 1030, bench / "same_energy.json", str(place.model), 1, 8, 2)
     sweeps = {name: Sweep(Point(3, side=2, threads=1), {"candidates": (2, 3)}) for name in ("compact", "patch")}
-    scaling.run(str(place.model), sweeps, bench / "scaling.json", sizes=DINO, runs=1, squares=(8,))
+    rolled = scaling.run(str(place.model), sweeps, bench / "scaling.json", sizes=DINO, runs=1, squares=(8,))
     rival_cem.run(DINO, search, 1, bench / "rival_cem.json", threads=1)
     rival_cem_lewm.run(SMALL, search, 1, bench / "rival_cem_lewm.json", threads=1)
     text = benchmarks.write(bench, docs).read_text()
@@ -107,6 +107,9 @@ def test_every_study_stands_beside_its_command(place: Place, tmp_path: Path, mon
     p99 = made["deadlines"][1]["overrun_ms"]["replan"]["p99"]
     assert f" | {p99:+.1f} | " in next(line for line in text.splitlines() if line.startswith("| 50 ms, replan"))
     assert "--most 3" in text and "| patch, candidates | 3 | 5 | 4 | 1 | 1 |" in text
+    patch = max((row for row in rolled["rows"] if row["predictor"] == "patch"), key=lambda row: row["candidates"])
+    fastest = max(row["gemm_gflop_per_s"] for row in rolled["rows"])
+    assert f"3 candidates achieve {patch['gflop_per_s'] / fastest:.0%} of the fastest product of all rows" in text
     quick = text.index("| quick | 300 | 91.0 | 87.0 to 94.0 | +1.0 | -2.0 to +4.0 | 30.0 | 38.0 | 30.0 | 25.0 |")
     assert quick < text.index("| slow | 300 | 90.0 | 86.0 to 93.0 |  |  | 900.0 | 950.0 |  |  |")
     assert "--out bench/effort --episodes 300 --seed 1000" in text
