@@ -60,9 +60,9 @@ quick-bars: $(READY) ## Check that the shipped model still reaches its goals (20
 	OMP_NUM_THREADS=1 $(VENV)/bin/wm eval --env pusht --model pusht --planner icem --episodes 20 --seed 1000 \
 		--out build/quick-eval --min-success 0.8 --no-baselines
 
-# A study that misses a bar exits with $(MISSED); its figures are on the page all the same. Rivals run their own code where a folder
-# with it is named (make bench DINO_WM=DIR STABLE_WORLDMODEL=DIR LEWM=DIR), else a loop of ours that does what theirs does.
-# Success and energies keep what has been played and go on from there.
+# A study that misses a bar exits with $(MISSED); its figures are on the page all the same. Rivals run their own code where
+# a folder with it is named (make bench DINO_WM=DIR STABLE_WORLDMODEL=DIR LEWM=DIR), else a loop of ours that does what
+# theirs does. Success and energies keep what has been played and go on from there.
 bench: $(READY) ## Measure speed (some hours, with nothing else running); results go to bench/, their tables to docs/benchmarks.md
 	$(if $(STABLE_WORLDMODEL)$(LEWM),test -n "$(STABLE_WORLDMODEL)" -a -n "$(LEWM)" || { \
 		echo "make bench: STABLE_WORLDMODEL and LEWM go together, came one of them." >&2; exit 2; })

@@ -155,12 +155,11 @@ def planner_settings(mpc: MPC, planning: Planning = Planning()) -> dict[str, Any
 
 def _solver_settings(solver: Solver[Any]) -> dict[str, Any]:
     """Those of the solvers that it is made of, by their names, too."""
-    found = {
+    return {
         key: _solver_settings(value) if isinstance(value, Solver) else value
         for key, value in vars(solver).items()
         if isinstance(value, (int, float, str, Solver))
     }
-    return found
 
 
 def _open(out: Path, config: dict[str, Any], names: Sequence[str]) -> dict[str, EpisodeLog]:

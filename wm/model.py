@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -247,9 +247,10 @@ class WorldModel(nn.Module):
         """
         if self.spec.form != "compact":
             return None
-        if self._spaced is None or not _equal(self._spaced[:2], (self.bank, scale)):
-            self._spaced = self.bank.clone(), scale.clone(), self._measure_spacing(scale)
-        return self._spaced[2]
+        known = self._spaced
+        if known is None or not (torch.equal(known[0], self.bank) and torch.equal(known[1], scale)):
+            known = self._spaced = self.bank.clone(), scale.clone(), self._measure_spacing(scale)
+        return known[2]
 
     def _measure_spacing(self, scale: Float[Tensor, "N D"]) -> float | None:
         states = (self.bank / scale.flatten()).unique(dim=0)  # a short log is remembered more than once
@@ -272,10 +273,6 @@ class WorldModel(nn.Module):
         """Write weights and spec; `provenance` (command, seed, data recipe, versions) travels in the header."""
         header = {"kind": "world-model", "spec": self.spec.to_json(), "provenance": provenance}
         save_tensors(path, dict(self.state_dict()), header)
-
-
-def _equal(some: Iterable[Tensor], others: Iterable[Tensor]) -> bool:
-    return all(torch.equal(one, other) for one, other in zip(some, others, strict=True))
 
 
 def build_model(spec: ModelSpec, encoder: Encoder, actions: Moments, proprio: Moments | None) -> WorldModel:

@@ -207,7 +207,7 @@ def _scaling(result: Result) -> list[str]:
         result,
         f"Medians of {result['runs']}, in turn with a series of products of square fp32 matrices, the fastest of "
         "several sizes and of the libraries at hand; the last column is the rollout's arithmetic over its time and "
-        f"over that product's rate.{_beside_fastest(result['rows'])}",
+        f"over that product's rate.{_beside_fastest(result)}",
     )
     columns = [
         "predictor, varied",
@@ -223,17 +223,19 @@ def _scaling(result: Result) -> list[str]:
     return lines + markdown(columns, rows)
 
 
-def _beside_fastest(rows: Sequence[Result]) -> str:
-    """The largest patch rollout beside the fastest product that any row was timed with, on as many threads."""
-    patch = [row for row in rows if row["predictor"] == "patch"]
+def _beside_fastest(result: Result) -> str:
+    """The largest patch rollout beside the fastest product of the run, at its start or beside a row, of its threads."""
+    patch = [row for row in result["rows"] if row["predictor"] == "patch"]
     if not patch:
         return ""
     largest = max(patch, key=lambda row: (row["candidates"] * row["problems"], row["horizon"], row["gflop_per_s"]))
-    fastest = max(row["gemm_gflop_per_s"] for row in rows if row["threads"] == largest["threads"])
+    threads = largest["threads"]
+    first = [rate for of in result["gemm_gflop_per_s"][str(threads)].values() for rate in of.values()]
+    fastest = max(first + [row["gemm_gflop_per_s"] for row in result["rows"] if row["threads"] == threads])
     return (
         " On a host whose rate changes meanwhile, a row's share can come out too large: the patch predictor's "
         f"{largest['candidates']} candidates achieve {largest['gflop_per_s'] / fastest:.0%} of the fastest product of "
-        f"all rows ({fastest:,.0f} GFLOP/s)."
+        f"the whole run ({fastest:,.0f} GFLOP/s)."
     )
 
 
@@ -279,13 +281,13 @@ def _success(result: Result) -> list[str]:
         low, high = row["success_ci95"]
         beside = row.get("beside_reference")
         difference = "" if beside is None else f"{100 * beside['difference']:+.1f}"
-        apart = "" if beside is None else "{:+.1f} to {:+.1f}".format(*(100 * bound for bound in beside["ci95"]))
+        apart = "" if beside is None else _span(*beside["ci95"])
         ratios = [(beside or {}).get(f"times_faster{of}") for of in ("", "_mean")]  # files made earlier lack the second
         faster = ["" if ratio is None else f"{ratio:.1f}" for ratio in ratios]
         interval = f"{100 * low:.1f} to {100 * high:.1f}"
         cells = [name, str(row["episodes"]), f"{100 * row['success']:.1f}", interval, difference, apart]
         rows.append([*cells, f"{row['plan_ms_p50']:.1f}", f"{row['plan_ms_mean']:.1f}", *faster])
-    said = [f"{_whose(result['seed'])} goals; episodes at once: {result['workers']}. The quickest search first."]
+    said = [f"{_goals(result)} The quickest search first."]
     good = result["answers"]["as_good_and_faster"]
     if good is not None:
         said.append(f"Within {100 * EQUAL:g} points of CEM 300×30 at 1/{FASTER:g} of its mean time: {_listed(good)}.")
@@ -295,9 +297,10 @@ def _success(result: Result) -> list[str]:
     return [*lines, *markdown([*columns, *times], rows)]
 
 
-def _whose(seed: int) -> str:
-    """Whether searches may have been chosen on these goals."""
-    return f"Development seed {seed}'s" if seed >= DEVELOPMENT else f"Test seed {seed}'s"
+def _goals(result: Result) -> str:
+    """Whose they are: searches may have been chosen on those of a development seed."""
+    whose = "Development" if result["seed"] >= DEVELOPMENT else "Test"
+    return f"{whose} seed {result['seed']}'s goals; episodes at once: {result['workers']}."
 
 
 def _effort(answers: Result) -> list[str]:
@@ -323,10 +326,14 @@ def _beside_auto(result: Result) -> list[str]:
         interval = "{:.1f} to {:.1f}".format(*(100 * bound for bound in row["success_ci95"]))
         cells = [name, str(row["episodes"]), f"{100 * row['success']:.1f}", interval]
         ahead = beside.get(name)
-        cells += ["", ""] if ahead is None else [f"{-100 * ahead['difference']:+.1f}", _span(ahead["ci95"])]
+        if ahead is None:
+            cells += ["", ""]
+        else:  # the other way round: what the search has more than auto
+            low, high = ahead["ci95"]
+            cells += [f"{-100 * ahead['difference']:+.1f}", _span(-high, -low)]
         cells += [f"{row['plan_ms_p50']:.1f}", f"{row['plan_ms_mean']:.1f}"]
         rows.append([*cells, "1.00" if ahead is None else f"{1 / ahead['time']:.2f}"])
-    said = [f"{_whose(result['seed'])} goals; episodes at once: {result['workers']}. By mean time."]
+    said = [f"{_goals(result)} By mean time."]
     columns = ["search", "episodes", "success %", "95 %", f"points beside {AUTO}", "95 % of that"]
     times = ["ms a replan (median)", "mean", f"mean beside {AUTO}'s"]
     return [
@@ -335,10 +342,9 @@ def _beside_auto(result: Result) -> list[str]:
     ]
 
 
-def _span(bounds: Sequence[float]) -> str:
-    """Of the opposite difference, in points."""
-    low, high = bounds
-    return f"{-100 * high:+.1f} to {-100 * low:+.1f}"
+def _span(low: float, high: float) -> str:
+    """An interval of a difference, in points."""
+    return f"{100 * low:+.1f} to {100 * high:+.1f}"
 
 
 def _energy_command(result: Result) -> str:

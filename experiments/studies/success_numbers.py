@@ -46,20 +46,24 @@ def numbers(rows: Episodes, reference: Episodes) -> dict[str, Any]:
         "iterations_mean": float(_all(rows, "iterations").mean()),
         "points_per_ms": 100.0 * reached / count / float(plans.mean()),
     }
+    beside = _beside(rows, reference)
+    return found if beside is None else found | {"beside_reference": beside}
+
+
+def _beside(rows: Episodes, reference: Episodes) -> dict[str, Any] | None:
+    """Difference of success and ratio of times on the goals that both played; None where there are none."""
     pairs = _paired(rows, reference)
-    if pairs:
-        difference, interval = paired_difference(
-            [bool(a["reached"]) for a, _ in pairs], [b["reached"] for _, b in pairs]
-        )
-        both = [_all([pair[i] for pair in pairs], "plan_ms") for i in (0, 1)]
-        found["beside_reference"] = {
-            "episodes": len(pairs),
-            "difference": difference,
-            "ci95": list(interval),
-            "times_faster": float(np.median(both[1]) / np.median(both[0])),
-            "times_faster_mean": float(both[1].mean() / both[0].mean()),
-        }
-    return found
+    if not pairs:
+        return None
+    difference, interval = paired_difference([bool(a["reached"]) for a, _ in pairs], [b["reached"] for _, b in pairs])
+    both = [_all([pair[i] for pair in pairs], "plan_ms") for i in (0, 1)]
+    return {
+        "episodes": len(pairs),
+        "difference": difference,
+        "ci95": list(interval),
+        "times_faster": float(np.median(both[1]) / np.median(both[0])),
+        "times_faster_mean": float(both[1].mean() / both[0].mean()),
+    }
 
 
 def answers(found: Mapping[str, Mapping[str, Any]], rows: Mapping[str, Episodes]) -> dict[str, Any]:
@@ -90,7 +94,7 @@ def _gradient(
     for name in found:
         if not name.startswith(("gradient", "lbfgs")):
             continue
-        beside = numbers(rows[name], rows[cem]).get("beside_reference")
+        beside = _beside(rows[name], rows[cem])
         if beside is None:
             continue
         share = 1.0 / beside["times_faster"]
@@ -154,7 +158,7 @@ def _auto(found: Mapping[str, Mapping[str, Any]], rows: Mapping[str, Episodes]) 
 
 
 def _ahead(rows: Episodes, others: Episodes) -> dict[str, Any] | None:
-    found = numbers(rows, others).get("beside_reference")
+    found = _beside(rows, others)
     if found is None:
         return None
     return {key: found[key] for key in ("episodes", "difference", "ci95")} | {"time": 1 / found["times_faster_mean"]}

@@ -62,7 +62,7 @@ SUCCESS = {
 EFFORT: dict[str, Any] = {
     "settings": {
         "think-auto": SUCCESS["settings"]["slow"],
-        "quick": SUCCESS["settings"]["quick"] | {"plan_ms_mean": 38.0},
+        "quick": SUCCESS["settings"]["quick"],
     },
     "answers": {
         "as_good_and_faster": None,
@@ -109,7 +109,8 @@ def test_every_study_stands_beside_its_command(place: Place, tmp_path: Path, mon
     assert "--most 3" in text and "| patch, candidates | 3 | 5 | 4 | 1 | 1 |" in text
     patch = max((row for row in rolled["rows"] if row["predictor"] == "patch"), key=lambda row: row["candidates"])
     fastest = max(row["gemm_gflop_per_s"] for row in rolled["rows"])
-    assert f"3 candidates achieve {patch['gflop_per_s'] / fastest:.0%} of the fastest product of all rows" in text
+    fastest = max(fastest, *rolled["gemm_gflop_per_s"][1][8].values())
+    assert f"3 candidates achieve {patch['gflop_per_s'] / fastest:.0%} of the fastest product of the whole run" in text
     quick = text.index("| quick | 300 | 91.0 | 87.0 to 94.0 | +1.0 | -2.0 to +4.0 | 30.0 | 38.0 | 30.0 | 25.0 |")
     assert quick < text.index("| slow | 300 | 90.0 | 86.0 to 93.0 |  |  | 900.0 | 950.0 |  |  |")
     assert "--out bench/effort --episodes 300 --seed 1000" in text
