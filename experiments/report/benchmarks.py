@@ -8,6 +8,7 @@ Nothing is measured here; what a folder lacks is left out.
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from wm.experiments.goals import DEVELOPMENT
 from wm.experiments.report.figures import png
 from wm.experiments.studies import same_energy
 from wm.experiments.studies.launch import launch
-from wm.experiments.studies.success_numbers import AUTO, EQUAL, FASTER
+from wm.experiments.studies.success_numbers import AUTO, EQUAL, FASTER, GRADIENT_LOSS, GRADIENT_SHARE
 from wm.experiments.studies.success_settings import chosen
 
 Result = dict[str, Any]
@@ -142,8 +143,9 @@ def _race(result: Result) -> list[str]:
     lines = _machine(
         result,
         f"Medians of {result['runs']}, in turn; {search['samples']} candidates, {search['iterations']} iterations, "
-        f"{search['problems']} problems. **Ours takes 1/{result['ratio']:.2f} of the time** "
-        f"({min(ratios):.2f} to {max(ratios):.2f}); costs differ by {result['largest_relative_cost_difference']:.1g}.",
+        f"{search['problems']} problems. **Ours takes 1/{result['ratio']:.2f} of the time** (medians; run by run "
+        f"{min(ratios):.2f} to {max(ratios):.2f}, in the middle {statistics.median(ratios):.2f}); "
+        f"costs differ by {result['largest_relative_cost_difference']:.1g}.",
     )
     return lines + markdown(["arm", "seconds", "GFLOP", "GFLOP/s"], rows)
 
@@ -290,7 +292,11 @@ def _success(result: Result) -> list[str]:
     said = [f"{_goals(result)} The quickest search first."]
     good = result["answers"]["as_good_and_faster"]
     if good is not None:
-        said.append(f"Within {100 * EQUAL:g} points of CEM 300×30 at 1/{FASTER:g} of its mean time: {_listed(good)}.")
+        said.append(
+            f"Within {100 * EQUAL:g} points of CEM 300×30 (the estimate, whatever its interval) at 1/{FASTER:g} of its "
+            f"mean time: {_listed(good)}."
+        )
+    said += _gradients(result["answers"]["gradient"])
     lines = _machine(result, " ".join([*said, *_effort(result["answers"])]))
     columns = ["search", "episodes", "success %", "95 %", "points beside CEM 300×30", "95 % of that"]
     times = ["ms a replan (median)", "mean", "times faster (median)", "mean"]
@@ -301,6 +307,16 @@ def _goals(result: Result) -> str:
     """Whose they are: searches may have been chosen on those of a development seed."""
     whose = "Development" if result["seed"] >= DEVELOPMENT else "Test"
     return f"{whose} seed {result['seed']}'s goals; episodes at once: {result['workers']}."
+
+
+def _gradients(found: Result) -> list[str]:
+    """Which searches by gradients alone are as good as a CEM, a sentence for each CEM."""
+    said = []
+    for cem, rows in found.items():
+        good = [f"{name} (at {row['time_share']:.3f})" for name, row in rows.items() if row["passed"]]
+        near = f"within {100 * GRADIENT_LOSS:g} points of {cem} at 1/{1 / GRADIENT_SHARE:g} of its mean time"
+        said += [f"By gradients alone {near}: {_listed(good)}."] if rows else []
+    return said
 
 
 def _effort(answers: Result) -> list[str]:

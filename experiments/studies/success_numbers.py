@@ -89,15 +89,15 @@ def _as_good(found: Mapping[str, Mapping[str, Any]]) -> list[str] | None:
 def _gradient(
     cem: str, found: Mapping[str, Mapping[str, Any]], rows: Mapping[str, Episodes]
 ) -> dict[str, dict[str, Any]]:
-    """Every gradient search beside a CEM: its loss of success, its share of the time, and whether both will do."""
+    """Every search by gradients alone beside a CEM: its loss, its share of the mean time, and whether both will do."""
     result = {}
     for name in found:
-        if not name.startswith(("gradient", "lbfgs")):
+        if not name.startswith(("gradient-", "lbfgs-")):
             continue
         beside = _beside(rows[name], rows[cem])
         if beside is None:
             continue
-        share = 1.0 / beside["times_faster"]
+        share = 1.0 / beside["times_faster_mean"]
         passed = _no_worse(beside["difference"], GRADIENT_LOSS) and share <= GRADIENT_SHARE
         result[name] = {"difference": beside["difference"], "time_share": share, "passed": passed}
     return result

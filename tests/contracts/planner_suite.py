@@ -160,6 +160,7 @@ class PlannerContract:
         self.make(iterations=5).solve(quadratic(), generator=long)
         assert torch.equal(short.get_state(), long.get_state())
 
+    @pytest.mark.real_time
     def test_obeys_its_deadline(self) -> None:
         def slow(actions: Tensor) -> Trajectory:
             time.sleep(0.02)

@@ -25,6 +25,8 @@ from wm.envs.bridge.server import describe
 from wm.envs.gym_robot import GymRobot
 from wm.errors import BadInputError, RobotError
 
+pytestmark = pytest.mark.real_time
+
 ROOT = Path(__file__).resolve().parents[2]
 SLOW = {"timeout_s": 5.0}  # a busy machine
 

@@ -17,6 +17,8 @@ from wm.envs.pusht.env import PushTEnv
 from wm.errors import BadInputError, RobotError
 from wm.robot import ObservationSpec
 
+pytestmark = pytest.mark.real_time
+
 
 class Clock:
     def __init__(self) -> None:

@@ -16,6 +16,8 @@ from wm.envs.lerobot import LeRobotFromRobot, RobotFromLeRobot
 from wm.errors import BadInputError, RobotError
 from wm.specs import ActionSpec, ProprioSpec
 
+pytestmark = pytest.mark.real_time
+
 JOINTS = ("shoulder_pan", "elbow_flex", "gripper")
 KEYS = tuple(f"{joint}.pos" for joint in JOINTS)
 ARM = ActionSpec(JOINTS, "deg", (-90.0, -45.0, 0.0), (90.0, 45.0, 100.0), 50.0)

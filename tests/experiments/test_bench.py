@@ -14,6 +14,7 @@ from wm.experiments import bench
 from wm.experiments.studies.race import processor
 
 
+@pytest.mark.real_time
 def test_seconds_is_the_median_and_the_first_run_does_not_count() -> None:
     sleeps = iter([0.2, 0.0, 0.02, 0.2])
     assert 0.015 < bench.seconds(lambda: time.sleep(next(sleeps)), runs=3) < 0.1

@@ -40,6 +40,13 @@ SUCCESS = {
     "machine": {"processor": "a quick one (AVX2)", "torch": "2", "torch_threads": 1},
     "answers": {
         "as_good_and_faster": ["quick"],
+        "gradient": {
+            "cem-300x30": {
+                "gradient-4x8": {"difference": 0.01, "time_share": 0.0625, "passed": True},
+                "lbfgs-2x6": {"difference": -0.05, "time_share": 0.01, "passed": False},
+            },
+            "cem-300x10": {},
+        },
         "effort_follows": {"think-auto": {"energy": 0.25, "distance": -0.125, "steps": None, "plan_energy": 0.5}},
         "auto_beside_fixed": {"dominated_by": [], "best_fixed_points_per_ms": "quick"},
     },
@@ -66,6 +73,7 @@ EFFORT: dict[str, Any] = {
     },
     "answers": {
         "as_good_and_faster": None,
+        "gradient": {},
         "effort_follows": {},
         "auto_beside_fixed": {
             "dominated_by": [],
@@ -119,6 +127,10 @@ def test_every_study_stands_beside_its_command(place: Place, tmp_path: Path, mon
     assert "a quick one (AVX2), torch 2, threads of torch: 1. Development seed 1000's goals;" in text
     assert "think-auto spends on a plan with the goal's energy +0.25, the true distance -0.12." in text
     assert "As successful in no more time than think-auto: none. Most success for a millisecond, of fixed" in text
+    assert "By gradients alone within 3 points of cem-300x30 at 1/2 of its mean time: gradient-4x8 (at 0.062)." in text
+    assert "cem-300x10 at" not in text and re.search(
+        r"\(medians; run by run \S+ to \S+, in the middle \d\S*\); costs", text
+    )
     assert "at 1/20 of its mean time: quick." in text and "--workers 2 --settings slow,quick" in text
     assert f"--model {place.model} --problems 2 --seed 1030 --population 8 --iterations 2 --threads 1" in text
     ratio = energy["settings"]["think-fast"]["energy"]["ratio"]["p50"]

@@ -29,6 +29,8 @@ from wm.planners.control.report import StepLog
 from wm.planners.control.supervisor import Supervisor
 from wm.robot import RobotObservation
 
+pytestmark = pytest.mark.real_time
+
 
 @pytest.fixture
 def run(place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:

@@ -38,6 +38,8 @@ from wm.planners.control.shield import Shield, ShieldLimits
 from wm.specs import ModelSpec
 from wm.types import Trajectory
 
+pytestmark = pytest.mark.real_time
+
 ROBOT: PointKinematics = find_world("arm-push").make_env(16).kinematics
 ACTION = arm_spec("push").action
 START, GOAL = [0.35, 0.0, 0.5, 0.15, 0.3, 0.0, 0.0], [0.55, 0.0, 0.5, -0.15, 0.3, 0.0, 0.0]

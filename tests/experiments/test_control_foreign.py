@@ -29,6 +29,8 @@ from wm.planners.control.bounds_filter import BoundsFilter
 from wm.planners.control.shield import ShieldLimits
 from wm.specs import EnvSpec, ModelSpec
 
+pytestmark = pytest.mark.real_time
+
 DECLARED = """
 id = "Pendulum-v1"
 name = "swing"

@@ -12,6 +12,8 @@ from wm.experiments.control_panel import BAR, View, Watcher, deadline_bar, margi
 from wm.planners.control.messages import PlanReply
 from wm.planners.control.states import State
 
+pytestmark = pytest.mark.real_time
+
 
 def plan(margin: float = 12.0) -> PlanReply:
     return PlanReply(3, np.zeros((5, 2)), {"goal": 0.25, "effort": 0.75}, {"keep_out": margin}, True, 130.0)

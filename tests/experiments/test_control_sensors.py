@@ -25,6 +25,8 @@ from wm.planners.control.shield import Shield, ShieldLimits
 from wm.planners.control.states import State
 from wm.robot import ObservationSpec, RobotObservation
 
+pytestmark = pytest.mark.real_time
+
 
 @pytest.fixture
 def run(place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:

@@ -21,6 +21,8 @@ from wm.planners.control.messages import PlanFailure, PlanReply, PlanRequest
 from wm.planners.control.worker import PlannerProcess
 from wm.planners.guardrails import Guardrail
 
+pytestmark = pytest.mark.real_time
+
 KINEMATICS = make_env("pusht").kinematics
 GOAL = draw(np.array([300.0, 400.0, 150.0, 200.0, 2.0]), 96)
 COMMITTED = np.array([[0.5, -0.25], [0.25, 0.125]])

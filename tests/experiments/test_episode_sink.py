@@ -24,6 +24,8 @@ from wm.planners.control.states import State
 from wm.robot import RobotObservation
 from wm.specs import EnvSpec
 
+pytestmark = pytest.mark.real_time
+
 PUSHT = push_t_spec()
 BLIND = DatasetSpec(EnvSpec("pusht", PUSHT.action, PUSHT.proprio, ()), 8, recipe={"command": "test"})
 SEEING = DatasetSpec(PUSHT, 8, recipe={"command": "test"})

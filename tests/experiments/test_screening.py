@@ -29,6 +29,8 @@ from wm.planners.icem import ICEM
 from wm.planners.mpc import MPC
 from wm.types import Trajectory
 
+pytestmark = pytest.mark.real_time
+
 
 class FirstAction:
     """An energy that is a candidate's first number."""

@@ -32,6 +32,8 @@ from wm.planners.control.shield import Certified, Shield, ShieldLimits
 from wm.planners.control.states import State
 from wm.robot import RobotObservation
 
+pytestmark = pytest.mark.real_time
+
 SPEC = planner_spec(tiny_model())
 START = np.array([100.0, 120.0, 300.0, 300.0, 0.5])
 

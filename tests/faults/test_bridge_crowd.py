@@ -13,6 +13,8 @@ from tests.contracts.robot_suite import eventually
 from tests.faults.bridge_scene import FRAME_S, Client, Scene, datagram, packed, playing
 from wm.envs.bridge import BridgeStopper
 
+pytestmark = pytest.mark.real_time
+
 IDLE_S = 0.4
 
 

@@ -32,6 +32,8 @@ from wm.envs.bridge import BridgeStopper
 from wm.errors import BadInputError, RobotError
 from wm.robot import ObservationSpec, RobotObservation
 
+pytestmark = pytest.mark.real_time
+
 
 @pytest.fixture
 def scene() -> Iterator[Scene]:

@@ -14,6 +14,8 @@ from tests.faults.bridge_scene import Scene, datagram, packed, playing, void
 from wm.envs.bridge import BridgeRobot, BridgeStopper
 from wm.errors import RobotError
 
+pytestmark = pytest.mark.real_time
+
 STOP = packed({"version": 1, "type": "stop", "id": 1})
 
 

@@ -34,6 +34,8 @@ from wm.envs.bridge import messages as m
 from wm.envs.bridge.frames import receive_frame
 from wm.errors import BadInputError
 
+pytestmark = pytest.mark.real_time
+
 
 @pytest.fixture
 def patient() -> Iterator[Scene]:

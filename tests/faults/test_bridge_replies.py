@@ -27,6 +27,8 @@ from tests.faults.bridge_scene import (
 from wm.envs.bridge import BridgeRobot, BridgeStopper
 from wm.errors import BadInputError, RobotError
 
+pytestmark = pytest.mark.real_time
+
 
 @pytest.fixture
 def patient() -> Iterator[Scene]:

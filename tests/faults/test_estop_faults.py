@@ -24,6 +24,8 @@ from wm.errors import BadInputError, RobotError
 from wm.planners.control.loop import ControlLoop
 from wm.planners.control.states import State
 
+pytestmark = pytest.mark.real_time
+
 
 def assert_nothing_is_replayed(r: Rig, loop: ControlLoop) -> None:
     """After a stop: only reset, arm and start lead to motion, and it comes from a plan asked for after the start."""

@@ -36,6 +36,8 @@ from wm.planners.control.states import State
 from wm.planners.guardrails import WorkspaceBox
 from wm.specs import ProprioSpec
 
+pytestmark = pytest.mark.real_time
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -30,6 +30,8 @@ from wm.planners.control.states import State
 from wm.planners.guardrails import KeepOutDiscs, WorkspaceBox
 from wm.robot import RobotObservation
 
+pytestmark = pytest.mark.real_time
+
 Twist = Callable[[Rig, RobotObservation, RobotObservation], RobotObservation]
 
 BAD_OBSERVATIONS: dict[str, Twist] = {

@@ -36,6 +36,8 @@ from wm.planners.guardrails import (
     WorkspaceBox,
 )
 
+pytestmark = pytest.mark.real_time
+
 BOX = WorkspaceBox((0, 0), (512, 512), 15.0)
 DISC = KeepOutDiscs([[256, 256]], [60.0], 15.0)
 TRIANGLE = KeepOutPolygons([[[380, 100], [470, 140], [390, 200]]], 15.0)

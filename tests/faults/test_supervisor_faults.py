@@ -44,6 +44,8 @@ from wm.planners.control.states import State
 from wm.planners.control.supervisor import Supervisor
 from wm.robot import RobotObservation
 
+pytestmark = pytest.mark.real_time
+
 BAR_MS = 150.0
 
 

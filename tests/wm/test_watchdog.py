@@ -10,6 +10,8 @@ import pytest
 from wm import watchdog
 from wm.watchdog import Slot, Trip
 
+pytestmark = pytest.mark.real_time
+
 PARENT, TIMEOUT_NS, POLL_S = 77, 100_000_000, 0.005
 
 

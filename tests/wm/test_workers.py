@@ -6,7 +6,11 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from wm.workers import end_with_parent
+
+pytestmark = pytest.mark.real_time
 
 PARENT = """
 import multiprocessing, os, time

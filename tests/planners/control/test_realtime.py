@@ -8,6 +8,8 @@ import pytest
 
 from wm.planners.control.realtime import Interrupts, quiet_collector
 
+pytestmark = pytest.mark.real_time
+
 
 def test_collector_leaves_out_what_exists_only_for_the_time() -> None:
     before = gc.get_freeze_count()

@@ -15,6 +15,8 @@ from wm.errors import BadInputError, RobotError
 from wm.planners.control import supervisor as module
 from wm.planners.control.supervisor import Supervisor
 
+pytestmark = pytest.mark.real_time
+
 
 @pytest.fixture
 def writes(tmp_path: Path) -> Writes:

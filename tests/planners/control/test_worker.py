@@ -16,6 +16,8 @@ from wm.planners.control import worker as module
 from wm.planners.control.messages import PlanFailure, PlannerSpec, PlanReply, PlanRequest
 from wm.planners.control.worker import PlannerProcess, _answer, _end, _serve
 
+pytestmark = pytest.mark.real_time
+
 PLAN, RAISE, DIE = 0.0, 0.1, 0.2
 
 
