@@ -14,11 +14,12 @@ STUDY := OMP_NUM_THREADS=1 $(PY) -m wm.experiments.studies
 LOCKED := $(VENV)/.locked
 READY := $(VENV)/.ready
 
-# What `make bench` compares: searches of the compact model by success, those of about auto's effort on more goals, and
-# searches of the patch model by final energy.
+# What `make bench` compares: searches of the compact model by success, those of about auto's effort on more goals, a few
+# of the patch model by success on few goals, and all of its searches by final energy.
 SEARCHES := cem-300x30,icem,think-fast,think-2,think-auto,mppi-128x6,log-mppi-64x2,predictive-sampling-128x6,$\
 	gradient-4x8,gradient-2x5,gradient+cem-64x2-2x4,lbfgs-2x12-p16,cma-es-32x5
 EFFORTS := think-auto,think-fast,think-1,icem-32x3-p48,icem-64x2-p48,log-mppi-64x2,lbfgs-2x6
+PATCH_EFFORTS := think-fast,think-auto,lbfgs-2x12-p16
 PATCH_SEARCHES := think-fast,think-auto,icem-64x4,mppi-64x2,log-mppi-64x2,predictive-sampling-64x2,gradient-2x5,$\
 	gradient+cem-64x2-2x4,lbfgs-2x12-p16,lbfgs-2x30-p16,cma-es-32x5
 
@@ -79,6 +80,8 @@ bench: $(READY) ## Measure speed (some hours, with nothing else running); result
 		--out bench/success_curve || test $$? -eq $(MISSED)
 	$(PY) -m wm.experiments.studies.success_curve --settings $(EFFORTS) --episodes 600 --seed 13 --workers 2 \
 		--out bench/effort
+	$(PY) -m wm.experiments.studies.success_curve --model pusht-patch --settings $(PATCH_EFFORTS) --episodes 40 --seed 12 \
+		--workers 2 --out bench/patch_curve
 	$(PY) -m wm.experiments.studies.same_energy --model pusht-patch --problems 20 --seed 9 --threads 2 \
 		--settings $(PATCH_SEARCHES) --out bench/same_energy.json || test $$? -eq $(MISSED)
 	$(PY) -m wm.experiments.report.benchmarks --bench bench --docs docs

@@ -32,7 +32,7 @@ Result = dict[str, Any]
 STUDIES = "python -m wm.experiments.studies"
 
 PAGE, SCALING_PNG, SUCCESS_PNG = "benchmarks.md", "benchmarks-scaling.png", "benchmarks-success.png"
-ENERGY_PNG = "benchmarks-same-energy.png"
+PATCH_SUCCESS_PNG, ENERGY_PNG = "benchmarks-patch-success.png", "benchmarks-same-energy.png"
 
 
 @dataclass(frozen=True)
@@ -269,9 +269,12 @@ def _line(axis: Axes, rows: Sequence[Result], name: str, colour: str) -> None:
     axis.plot(counts, times, "o-", color=colour, label=name)
 
 
-def _success_command(folder: str) -> Callable[[Result], str]:
+def _success_command(folder: str, model: str | None = None) -> Callable[[Result], str]:
+    """Of the folder's study, with a model that is not its usual one."""
+
     def command(result: Result) -> str:
-        options = {name: result[name] for name in ("episodes", "seed", "workers")}
+        options = {} if model is None else {"model": model}
+        options |= {name: result[name] for name in ("episodes", "seed", "workers")}
         return _command("success_curve", options | _named(result, chosen(None)), folder)
 
     return command
@@ -280,15 +283,11 @@ def _success_command(folder: str) -> Callable[[Result], str]:
 def _success(result: Result) -> list[str]:
     rows = []
     for name, row in sorted(result["settings"].items(), key=lambda item: item[1]["plan_ms_p50"]):
-        low, high = row["success_ci95"]
         beside = row.get("beside_reference")
-        difference = "" if beside is None else f"{100 * beside['difference']:+.1f}"
-        apart = "" if beside is None else _span(*beside["ci95"])
         ratios = [(beside or {}).get(f"times_faster{of}") for of in ("", "_mean")]  # files made earlier lack the second
         faster = ["" if ratio is None else f"{ratio:.1f}" for ratio in ratios]
-        interval = f"{100 * low:.1f} to {100 * high:.1f}"
-        cells = [name, str(row["episodes"]), f"{100 * row['success']:.1f}", interval, difference, apart]
-        rows.append([*cells, f"{row['plan_ms_p50']:.1f}", f"{row['plan_ms_mean']:.1f}", *faster])
+        apart = None if beside is None else (beside["difference"], *beside["ci95"])
+        rows.append([*_search(name, row, apart), *faster])
     said = [f"{_goals(result)} The quickest search first."]
     good = result["answers"]["as_good_and_faster"]
     if good is not None:
@@ -339,16 +338,11 @@ def _beside_auto(result: Result) -> list[str]:
     """Searches of fixed effort beside `AUTO`, the quickest first."""
     beside, rows = result["answers"]["auto_beside_fixed"]["beside"], []
     for name, row in sorted(result["settings"].items(), key=lambda item: item[1]["plan_ms_mean"]):
-        interval = "{:.1f} to {:.1f}".format(*(100 * bound for bound in row["success_ci95"]))
-        cells = [name, str(row["episodes"]), f"{100 * row['success']:.1f}", interval]
-        ahead = beside.get(name)
-        if ahead is None:
-            cells += ["", ""]
-        else:  # the other way round: what the search has more than auto
+        ahead, apart = beside.get(name), None
+        if ahead is not None:  # the other way round: what the search has more than auto
             low, high = ahead["ci95"]
-            cells += [f"{-100 * ahead['difference']:+.1f}", _span(-high, -low)]
-        cells += [f"{row['plan_ms_p50']:.1f}", f"{row['plan_ms_mean']:.1f}"]
-        rows.append([*cells, "1.00" if ahead is None else f"{1 / ahead['time']:.2f}"])
+            apart = (-ahead["difference"], -high, -low)
+        rows.append([*_search(name, row, apart), "1.00" if ahead is None else f"{1 / ahead['time']:.2f}"])
     said = [f"{_goals(result)} By mean time."]
     columns = ["search", "episodes", "success %", "95 %", f"points beside {AUTO}", "95 % of that"]
     times = ["ms a replan (median)", "mean", f"mean beside {AUTO}'s"]
@@ -356,6 +350,14 @@ def _beside_auto(result: Result) -> list[str]:
         *_machine(result, " ".join([*said, *_effort(result["answers"])])),
         *markdown([*columns, *times], rows),
     ]
+
+
+def _search(name: str, row: Result, apart: tuple[float, float, float] | None) -> list[str]:
+    """A search's success, its difference to another with the interval's ends, and its times."""
+    interval = "{:.1f} to {:.1f}".format(*(100 * bound for bound in row["success_ci95"]))
+    beside = ["", ""] if apart is None else [f"{100 * apart[0]:+.1f}", _span(*apart[1:])]
+    times = [f"{row['plan_ms_p50']:.1f}", f"{row['plan_ms_mean']:.1f}"]
+    return [name, str(row["episodes"]), f"{100 * row['success']:.1f}", interval, *beside, *times]
 
 
 def _span(low: float, high: float) -> str:
@@ -429,6 +431,14 @@ SECTIONS = (
         SUCCESS_PNG,
     ),
     Section("Effort by difficulty, and fixed", "effort/success_curve.json", _success_command("effort"), _beside_auto),
+    Section(
+        "Success against planning time (patch form)",
+        "patch_curve/success_curve.json",
+        _success_command("patch_curve", "pusht-patch"),
+        _beside_auto,
+        "success_curve.png",
+        PATCH_SUCCESS_PNG,
+    ),
     Section(
         "Same final energy (patch form)", "same_energy.json", _energy_command, _energy, "same_energy.png", ENERGY_PNG
     ),

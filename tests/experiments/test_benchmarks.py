@@ -94,8 +94,10 @@ def test_every_study_stands_beside_its_command(place: Place, tmp_path: Path, mon
     bench, docs, search = tmp_path / "bench", tmp_path / "docs", Search(samples=4, topk=2)
     put(bench / "bench.json", PARTS)
     put(bench / "success_curve/success_curve.json", SUCCESS)
-    put(bench / "effort/success_curve.json", SUCCESS | EFFORT)
-    Image.new("RGB", (8, 8)).save(bench / "success_curve/success_curve.png")
+    for folder in ("effort", "patch_curve"):
+        put(bench / folder / "success_curve.json", SUCCESS | EFFORT)
+    for folder in ("success_curve", "patch_curve"):
+        Image.new("RGB", (8, 8)).save(bench / folder / "success_curve.png")
     made = deadline.run(2, (20.0, 50.0), 1, 1003, bench / "deadline.json", str(place.model), threads=1)
     names = ["think-fast", "icem-16x1-p16"]
     energy = same_energy.run(names, 2, 1030, bench / "same_energy.json", str(place.model), 1, 8, 2)
@@ -122,6 +124,7 @@ def test_every_study_stands_beside_its_command(place: Place, tmp_path: Path, mon
     quick = text.index("| quick | 300 | 91.0 | 87.0 to 94.0 | +1.0 | -2.0 to +4.0 | 30.0 | 38.0 | 30.0 | 25.0 |")
     assert quick < text.index("| slow | 300 | 90.0 | 86.0 to 93.0 |  |  | 900.0 | 950.0 |  |  |")
     assert "--out bench/effort --episodes 300 --seed 1000" in text
+    assert "--out bench/patch_curve --model pusht-patch --episodes 300 --seed 1000" in text
     assert "| quick | 300 | 91.0 | 87.0 to 94.0 | -2.0 | -5.0 to +1.0 | 30.0 | 38.0 | 0.04 |" in text
     assert "| think-auto | 300 | 90.0 | 86.0 to 93.0 |  |  | 900.0 | 950.0 | 1.00 |" in text
     assert "a quick one (AVX2), torch 2, threads of torch: 1. Development seed 1000's goals;" in text
@@ -135,7 +138,7 @@ def test_every_study_stands_beside_its_command(place: Place, tmp_path: Path, mon
     assert f"--model {place.model} --problems 2 --seed 1030 --population 8 --iterations 2 --threads 1" in text
     ratio = energy["settings"]["think-fast"]["energy"]["ratio"]["p50"]
     assert f" | {ratio:.3f} | " in next(line for line in text.splitlines() if line.startswith("| think-fast | 2 |"))
-    for name in (benchmarks.SCALING_PNG, benchmarks.SUCCESS_PNG, benchmarks.ENERGY_PNG):
+    for name in (benchmarks.SCALING_PNG, benchmarks.SUCCESS_PNG, benchmarks.PATCH_SUCCESS_PNG, benchmarks.ENERGY_PNG):
         assert f"]({name})" in text
         with Image.open(io.BytesIO((docs / name).read_bytes())) as picture:
             assert picture.format == "PNG"
