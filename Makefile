@@ -40,7 +40,7 @@ demo: $(READY) ## Plan a push-T task from a goal picture; pictures and report go
 
 # First two at once, each file's in one process; then those that look at the clock, with nothing beside them.
 test: $(READY) ## Run the tests, array shapes checked
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m "not real_time" -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m "not real_time" -n 2 --dist loadfile --durations 15
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m real_time
 
 lint: $(READY) ## Check style and formatting
