@@ -28,8 +28,9 @@ AUTO = "think-auto"
 def numbers(rows: Episodes, reference: Episodes) -> dict[str, Any]:
     """Success, times and effort of a setting, and its difference to the reference on the goals that both played.
 
-    ``plan_ms_*``: per replan, from remembered observations to actions. ``observing_share``: of all the time that is
-    spent observing (encoding every control step's picture) and planning.
+    ``plan_ms_*``: per replan, from remembered observations to actions. ``observe_ms_p50``: of encoding a picture, the
+    same work in every search, so that it tells how fast the machine was meanwhile. ``observing_share``: of all the time
+    that is spent observing (encoding every control step's picture) and planning.
     """
     count, reached = len(rows), sum(row["reached"] for row in rows)
     plans, frames = _all(rows, "plan_ms"), _all(rows, "observe_ms")
@@ -40,6 +41,7 @@ def numbers(rows: Episodes, reference: Episodes) -> dict[str, Any]:
         "plan_ms_p50": float(np.median(plans)),
         "plan_ms_mean": float(plans.mean()),
         "plan_ms_p95": float(np.quantile(plans, 0.95)),
+        "observe_ms_p50": float(np.median(frames)),
         "observing_share": float(frames.sum() / (frames.sum() + plans.sum())),
         "candidates_p50": float(np.median(_all(rows, "candidates"))),
         "candidates_p95": float(np.quantile(_all(rows, "candidates"), 0.95)),
