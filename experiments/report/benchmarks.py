@@ -318,7 +318,8 @@ def _gradients(found: Result) -> list[str]:
     for cem, rows in found.items():
         good = [f"{name} (at {row['time_share']:.3f})" for name, row in rows.items() if row["passed"]]
         near = f"within {100 * GRADIENT_LOSS:g} points of {cem} at 1/{1 / GRADIENT_SHARE:g} of its mean time"
-        said += [f"By gradients alone {near}: {_listed(good)}."] if rows else []
+        if rows:
+            said.append(f"By gradients alone {near}: {_listed(good)}.")
     return said
 
 

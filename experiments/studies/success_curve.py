@@ -179,7 +179,7 @@ def curve_png(table: Mapping[str, Mapping[str, Any]], auto: Episodes) -> bytes:
         point = row["plan_ms_p50"], success
         near = sum(abs(y - success) < LABEL_POINTS and x < point[0] < LABEL_TIMES * x for x, y in labelled)
         labelled.append(point)
-        left.annotate(name, point, (4, 3 + 8 * near), textcoords="offset points", fontsize=7, color=colour, zorder=4)
+        left.annotate(name, point, (4, 3 + 8 * near), textcoords="offset points", fontsize=7, color=colour)
     left.margins(x=0.12)  # room for the slowest one's name
     left.set(xscale="log", xlabel="ms a plan (median)", ylabel="success [%]", title="success against planning time")
     left.grid(alpha=0.3)
