@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from matplotlib.axes import Axes
@@ -20,16 +20,11 @@ from matplotlib.figure import Figure
 
 from wm.errors import BadInputError
 from wm.experiments.atomic import write_files
-from wm.experiments.goals import DEVELOPMENT
+from wm.experiments.report.benchmark_success import beside_auto, success, success_command
+from wm.experiments.report.benchmark_tables import Result, command, listed, markdown, named, on_machine
 from wm.experiments.report.figures import png
 from wm.experiments.studies import same_energy
 from wm.experiments.studies.launch import launch
-from wm.experiments.studies.success_numbers import AUTO, EQUAL, FASTER, GRADIENT_LOSS, GRADIENT_SHARE
-from wm.experiments.studies.success_settings import chosen
-
-Result = dict[str, Any]
-
-STUDIES = "python -m wm.experiments.studies"
 
 PAGE, SCALING_PNG, SUCCESS_PNG = "benchmarks.md", "benchmarks-scaling.png", "benchmarks-success.png"
 PATCH_SUCCESS_PNG, ENERGY_PNG = "benchmarks-patch-success.png", "benchmarks-same-energy.png"
@@ -101,36 +96,23 @@ def _picture(section: Section, path: Path, result: Result) -> bytes | None:
     return None if section.picture is None else section.picture(result)
 
 
-def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table; the first column holds names, the others figures."""
-    ruler = ["---", *["---:"] * (len(columns) - 1)]
-    return [f"| {' | '.join(row)} |" for row in (columns, ruler, *rows)]
-
-
-def _machine(result: Result, more: str) -> list[str]:
-    about = result["machine"]
-    threads = about["torch_threads"]
-    threads = " and ".join(map(str, threads)) if isinstance(threads, list) else threads
-    return [f"{about['processor']}, torch {about['torch']}, threads of torch: {threads}. {more}", ""]
-
-
 def _parts(result: Result) -> list[str]:
     rows = [[name.replace("_", " "), f"{value:,.2f}"] for name, value in result["figures"].items()]
-    about = _machine(result, f"Medians of {result['machine']['runs']}; ratios are taken in one run.")
+    about = on_machine(result, f"Medians of {result['machine']['runs']}; ratios are taken in one run.")
     return about + markdown(["part", "figure"], rows)
 
 
 def _race_command(study: str) -> Callable[[Result], str]:
-    def command(result: Result) -> str:
+    def of(result: Result) -> str:
         search, sizes = result["search"], result["sizes"]
         options = {name: search[name] for name in ("samples", "iterations", "topk", "horizon", "problems", "seed")}
         options |= {"runs": result["runs"], "threads": result["machine"]["torch_threads"], "chunk": result["chunk"]}
         options |= {"image": sizes["image"], "depth": sizes["depth"], "encoder-depth": sizes["encoder_depth"]}
         if result["rival"] != "reference loop":
             options |= {"rival": "DIR"} | ({"rival-model": "DIR"} if study == "rival_cem_lewm" else {})
-        return _command(study, options)
+        return command(study, options)
 
-    return command
+    return of
 
 
 def _race(result: Result) -> list[str]:
@@ -140,7 +122,7 @@ def _race(result: Result) -> list[str]:
         figures = [f"{arm['median_s']:,.2f}", f"{arm['gflop']:,.0f}", f"{arm['gflop_per_s']:,.0f}"]
         rows.append([label, *figures])
     search, ratios = result["search"], result["ratio_of_each_run"]
-    lines = _machine(
+    lines = on_machine(
         result,
         f"Medians of {result['runs']}, in turn; {search['samples']} candidates, {search['iterations']} iterations, "
         f"{search['problems']} problems. **Ours takes 1/{result['ratio']:.2f} of the time** (medians; run by run "
@@ -156,7 +138,7 @@ def _deadline_command(result: Result) -> str:
         options["think"] = result["think"]
     options["threads"] = result["machine"]["torch_threads"]
     deadlines = "".join(f" --deadline-ms {row['deadline_ms']:g}" for row in result["deadlines"])
-    return _command("deadline", options) + deadlines
+    return command("deadline", options) + deadlines
 
 
 def _deadline(result: Result) -> list[str]:
@@ -174,7 +156,7 @@ def _deadline(result: Result) -> list[str]:
     late = [f"{row['late']['replans']} at {row['deadline_ms']:g} ms" for row in result["deadlines"]]
     collected = sum(row["late"]["with_collection"] for row in result["deadlines"])
     switched = sum(row["late"]["with_context_switch"] for row in result["deadlines"])
-    lines = _machine(
+    lines = on_machine(
         result,
         f"{result['replans']} replans or a few more at each deadline. Overrun in ms: wall time less the deadline, "
         f"below zero it ended before. More than 5 ms late: {', '.join(late)}; of these {collected} with a garbage "
@@ -196,7 +178,7 @@ def _scaling_command(result: Result) -> str:
     patch = [row["candidates"] for row in result["rows"] if row["predictor"] == "patch"]
     options = {name: result[name] for name in ("model", "runs", "chunk", "seed")}
     options["threads"] = max(result["machine"]["torch_threads"])
-    return _command("scaling", options | ({"most": max(patch)} if patch else {})) + ("" if patch else " --compact-only")
+    return command("scaling", options | ({"most": max(patch)} if patch else {})) + ("" if patch else " --compact-only")
 
 
 def _scaling(result: Result) -> list[str]:
@@ -205,7 +187,7 @@ def _scaling(result: Result) -> list[str]:
         sizes = [str(row[name]) for name in ("candidates", "horizon", "tokens", "problems", "threads")]
         figures = [f"{1e3 * row['median_s']:,.1f}", f"{row['gflop_per_s']:,.0f}", f"{row['of_gemm']:.0%}"]
         rows.append([f"{row['predictor']}, {_varied(row)}", *sizes, *figures])
-    lines = _machine(
+    lines = on_machine(
         result,
         f"Medians of {result['runs']}, in turn with a series of products of square fp32 matrices, the fastest of "
         "several sizes and of the libraries at hand; the last column is the rollout's arithmetic over its time and "
@@ -269,111 +251,10 @@ def _line(axis: Axes, rows: Sequence[Result], name: str, colour: str) -> None:
     axis.plot(counts, times, "o-", color=colour, label=name)
 
 
-def _success_command(folder: str, model: str | None = None) -> Callable[[Result], str]:
-    """Of the folder's study, with a model that is not its usual one."""
-
-    def command(result: Result) -> str:
-        options = {} if model is None else {"model": model}
-        options |= {name: result[name] for name in ("episodes", "seed", "workers")}
-        return _command("success_curve", options | _named(result, chosen(None)), folder)
-
-    return command
-
-
-def _success(result: Result) -> list[str]:
-    rows = []
-    for name, row in sorted(result["settings"].items(), key=lambda item: item[1]["plan_ms_p50"]):
-        beside = row.get("beside_reference")
-        ratios = [(beside or {}).get(f"times_faster{of}") for of in ("", "_mean")]  # files made earlier lack the second
-        faster = ["" if ratio is None else f"{ratio:.1f}" for ratio in ratios]
-        apart = None if beside is None else (beside["difference"], *beside["ci95"])
-        rows.append([*_search(name, row, apart), *faster])
-    said = [f"{_goals(result)} The quickest search first."]
-    good = result["answers"]["as_good_and_faster"]
-    if good is not None:
-        said.append(
-            f"Within {100 * EQUAL:g} points of CEM 300×30 (the estimate, whatever its interval) at 1/{FASTER:g} of its "
-            f"mean time: {_listed(good)}."
-        )
-    said += _gradients(result["answers"]["gradient"])
-    lines = _machine(result, " ".join([*said, *_effort(result["answers"])]))
-    columns = ["search", "episodes", "success %", "95 %", "points beside CEM 300×30", "95 % of that"]
-    times = ["ms a picture", "ms a replan (median)", "mean", "times faster (median)", "mean"]
-    return [*lines, *markdown([*columns, *times], rows)]
-
-
-def _goals(result: Result) -> str:
-    """Whose they are: searches may have been chosen on those of a development seed."""
-    whose = "Development" if result["seed"] >= DEVELOPMENT else "Test"
-    return (
-        f"{whose} seed {result['seed']}'s goals; episodes at once: {result['workers']}. Searches were played one after "
-        "another, and a shared host's rate changes: a picture is the same work in each, so where its time differs, "
-        "ratios of times, and what is said of them, are out by about as much."
-    )
-
-
-def _gradients(found: Result) -> list[str]:
-    """Which searches by gradients alone are as good as a CEM, a sentence for each CEM."""
-    said = []
-    for cem, rows in found.items():
-        good = [f"{name} (at {row['time_share']:.3f})" for name, row in rows.items() if row["passed"]]
-        near = f"within {100 * GRADIENT_LOSS:g} points of {cem} at 1/{1 / GRADIENT_SHARE:g} of its mean time"
-        if rows:
-            said.append(f"By gradients alone {near}: {_listed(good)}.")
-    return said
-
-
-def _effort(answers: Result) -> list[str]:
-    """Whether what thinks as long as it pays does, in sentences."""
-    follows, beside = answers["effort_follows"].get(AUTO), answers["auto_beside_fixed"]
-    said = []
-    if follows is not None:
-        found = {"the goal's energy": follows["energy"], "the true distance": follows["distance"]}
-        found |= {"the steps still needed": follows["steps"]}
-        numbers = ", ".join(f"{name} {value:+.2f}" for name, value in found.items() if value is not None)
-        said.append(f"Rank correlation of the candidates that {AUTO} spends on a plan with {numbers}.")
-    if beside is not None:
-        better = _listed(beside["dominated_by"])
-        said.append(f"As successful in no more time than {AUTO}: {better}.")
-        said.append(f"Most success for a millisecond, of fixed effort: {beside['best_fixed_points_per_ms']}.")
-    return said
-
-
-def _beside_auto(result: Result) -> list[str]:
-    """Searches of fixed effort beside `AUTO`, the quickest first."""
-    beside, rows = result["answers"]["auto_beside_fixed"]["beside"], []
-    for name, row in sorted(result["settings"].items(), key=lambda item: item[1]["plan_ms_mean"]):
-        ahead, apart = beside.get(name), None
-        if ahead is not None:  # the other way round: what the search has more than auto
-            low, high = ahead["ci95"]
-            apart = (-ahead["difference"], -high, -low)
-        rows.append([*_search(name, row, apart), "1.00" if ahead is None else f"{1 / ahead['time']:.2f}"])
-    said = [f"{_goals(result)} By mean time."]
-    columns = ["search", "episodes", "success %", "95 %", f"points beside {AUTO}", "95 % of that"]
-    times = ["ms a picture", "ms a replan (median)", "mean", f"mean beside {AUTO}'s"]
-    return [
-        *_machine(result, " ".join([*said, *_effort(result["answers"])])),
-        *markdown([*columns, *times], rows),
-    ]
-
-
-def _search(name: str, row: Result, apart: tuple[float, float, float] | None) -> list[str]:
-    """A search's success, its difference to another with the interval's ends, and its times."""
-    interval = "{:.1f} to {:.1f}".format(*(100 * bound for bound in row["success_ci95"]))
-    beside = ["", ""] if apart is None else [f"{100 * apart[0]:+.1f}", _span(*apart[1:])]
-    times = [f"{row[key]:.1f}" for key in ("observe_ms_p50", "plan_ms_p50", "plan_ms_mean")]
-    return [name, str(row["episodes"]), f"{100 * row['success']:.1f}", interval, *beside, *times]
-
-
-def _span(low: float, high: float) -> str:
-    """An interval of a difference, in points."""
-    return f"{100 * low:+.1f} to {100 * high:+.1f}"
-
-
 def _energy_command(result: Result) -> str:
     options = {name: result[name] for name in ("model", "problems", "seed", "population", "iterations")}
     options["threads"] = result["machine"]["torch_threads"]
-    return _command("same_energy", options | _named(result, same_energy.DEFAULT))
+    return command("same_energy", options | named(result, same_energy.DEFAULT))
 
 
 def _energy(result: Result) -> list[str]:
@@ -388,12 +269,12 @@ def _energy(result: Result) -> list[str]:
         for share in (row["no_higher"], row["reached"]):
             cells.append("{:.0f} ({:.0f} to {:.0f})".format(*(100 * x for x in (share["share"], *share["ci95"]))))
         rows.append([*cells, "never" if there is None else f"{there:.1f}"])
-    lines = _machine(
+    lines = on_machine(
         result,
         f"First plans of {result['problems']} held-out tasks. {result['reference']} is plain CEM that always does all "
         "its iterations, the model's proposals among the first one's candidates: "
         f"{result['reference_plan_ms_p50']:,.0f} ms a plan. **At least {result['bar']['times_faster']:g} times less "
-        f"time over all plans, at a mean energy that is no higher: {_listed(result['met'])}.** Energies are over the "
+        f"time over all plans, at a mean energy that is no higher: {listed(result['met'])}.** Energies are over the "
         "reference's: the median, and the mean over its mean with a bootstrap interval over the problems. *No higher*: "
         "plans with at most its energy; *reached*: searches that had as little at some time, and how many times sooner "
         "than the reference ended (median, never counting as 0).",
@@ -401,21 +282,6 @@ def _energy(result: Result) -> list[str]:
     columns = ["search", "problems", "ms a plan", "times faster, all", "median", "geometric mean", "energy, median"]
     columns += ["mean", "95 %", "no higher, % (95 %)", "reached, % (95 %)", "times sooner"]
     return lines + markdown(columns, rows)
-
-
-def _named(result: Result, usual: Sequence[str]) -> dict[str, str]:
-    """The option that names a result's searches, where they are not the study's usual ones."""
-    names = list(result["settings"])
-    return {} if set(names) == set(usual) else {"settings": ",".join(names)}
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names) or "none"
-
-
-def _command(study: str, options: dict[str, Any], out: str | None = None) -> str:
-    words = [f"--{name} {value}" for name, value in options.items()]
-    return " ".join([f"{STUDIES}.{study}", f"--out bench/{out or f'{study}.json'}", *words])
 
 
 SECTIONS = (
@@ -430,17 +296,17 @@ SECTIONS = (
     Section(
         "Success against planning time",
         "success_curve/success_curve.json",
-        _success_command("success_curve"),
-        _success,
+        success_command("success_curve"),
+        success,
         "success_curve.png",
         SUCCESS_PNG,
     ),
-    Section("Effort by difficulty, and fixed", "effort/success_curve.json", _success_command("effort"), _beside_auto),
+    Section("Effort by difficulty, and fixed", "effort/success_curve.json", success_command("effort"), beside_auto),
     Section(
         "Success against planning time (patch form)",
         "patch_curve/success_curve.json",
-        _success_command("patch_curve", "pusht-patch"),
-        _beside_auto,
+        success_command("patch_curve", "pusht-patch"),
+        beside_auto,
         "success_curve.png",
         PATCH_SUCCESS_PNG,
     ),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wm.experiments.atomic import write_files
 from wm.experiments.goals import purpose
-from wm.experiments.report.benchmarks import markdown
+from wm.experiments.report.benchmark_tables import markdown
 from wm.experiments.studies.encoders_candidates import BATCH, CONTROLS, RATE_FRAMES, RATE_RUNS, WIDTH, Study
 from wm.experiments.studies.encoders_models import BUDGET, FORMS, LOOKS, OFFSET, USUAL, Goals, Plan
 from wm.experiments.studies.encoders_numbers import (

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from wm.experiments.atomic import write_files
 from wm.experiments.goals import purpose
-from wm.experiments.report.benchmarks import markdown
+from wm.experiments.report.benchmark_tables import markdown
 from wm.experiments.report.figures import png
 from wm.experiments.studies.success_curve import BUDGET, OFFSET
 
