@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,12 @@ def opened(out: Path, config: dict[str, Any], name: str = EPISODES) -> Rows:
         raise BadInputError(f"{out / name}: expected {CONFIG_FILE} beside it, there is none; use another --out.")
     claim(out, config)
     return Rows(out / name)
+
+
+def turns(rows: Mapping[str, Rows], count: int) -> Iterator[tuple[int, str]]:
+    """Which of the episodes 0 … count - 1 each name still lacks: all names' first one, all names' second one, …"""
+    for index in range(count):
+        yield from ((index, name) for name, kept in rows.items() if index not in kept.rows)
 
 
 @contextmanager

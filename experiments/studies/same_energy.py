@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,7 +37,7 @@ from wm.experiments.play import Player, Setting
 from wm.experiments.run_folder import claim
 from wm.experiments.studies.launch import judge, launch
 from wm.experiments.studies.race import machine
-from wm.experiments.studies.rows import Rows, progress
+from wm.experiments.studies.rows import Rows, progress, turns
 from wm.experiments.studies.same_energy_numbers import FASTER, met, numbers
 from wm.experiments.studies.same_energy_picture import energy_png
 from wm.experiments.studies.success_curve import BUDGET, OFFSET
@@ -130,7 +130,7 @@ def run(
 
 
 def _plan_missing(player: Player, tasks: Sequence[Task], makers: Mapping[str, Maker], rows: Mapping[str, Rows]) -> None:
-    total, missing = len(tasks) * len(rows), list(_missing(rows, len(tasks)))
+    total, missing = len(tasks) * len(rows), list(turns(rows, len(tasks)))
     if missing:
         for name in WARM_UP:
             _controller(player, SETTINGS[name], tasks[0]).search(0.0)
@@ -139,11 +139,6 @@ def _plan_missing(player: Player, tasks: Sequence[Task], makers: Mapping[str, Ma
             bar.update(shown, note=f"problem {index}, {name}")
             rows[name].append({"index": index} | _planned(_controller(player, makers[name], tasks[index]), index, name))
             bar.update(shown, advance=1)
-
-
-def _missing(rows: Mapping[str, Rows], problems: int) -> Iterator[tuple[int, str]]:
-    for index in range(problems):
-        yield from ((index, name) for name, kept in rows.items() if index not in kept.rows)
 
 
 def _controller(player: Player, make: Maker, task: Task) -> Stamped:

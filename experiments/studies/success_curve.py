@@ -3,8 +3,9 @@
     python -m wm.experiments.studies.success_curve --episodes 300 --out success_curve
     python -m wm.experiments.studies.success_curve --settings cem-300x30,think-fast,think-auto --episodes 100
 
-The tasks, rules, goal offset and budget of `wm eval`. Every setting has a folder of its own and goes on where it was,
-so the study can be run in parts; each part's end writes the table of all that is there. Times are those of
+The tasks, rules, goal offset and budget of `wm eval`. Settings take turns goal by goal, so that a machine that slows
+down slows all. Every setting has a folder of its own and goes on where it was, so the study can be run in parts; each
+part's end writes the table of all that is there, and one that is added later has been timed later. Times are those of
 ``--workers`` episodes at once, each on one thread, and mean something on an otherwise idle machine only; rows of
 another one are not mixed in. Where auto and CEM 300×30 were played, the study misses its bar unless auto is within 2
 points of CEM's success in a twentieth of its mean time.
@@ -12,7 +13,6 @@ points of CEM's success in a twentieth of its mean time.
 
 from __future__ import annotations
 
-import functools
 import multiprocessing
 import os
 import signal
@@ -36,10 +36,11 @@ from wm.experiments.report.figures import png
 from wm.experiments.run_folder import claim
 from wm.experiments.studies.launch import judge, launch
 from wm.experiments.studies.race import machine
-from wm.experiments.studies.rows import progress
+from wm.experiments.studies.rows import Rows, progress, turns
 from wm.experiments.studies.success_numbers import AUTO, Episodes, answers, numbers
 from wm.experiments.studies.success_settings import ORACLE, REFERENCE, SETTINGS, chosen, kept
 from wm.experiments.worlds.pusht_oracle import embed
+from wm.planners.mpc import MPC
 from wm.types import Trajectory
 from wm.workers import end_with_parent
 
@@ -51,6 +52,9 @@ LABEL_POINTS, LABEL_TIMES = 0.4, 1.6
 
 WIDTH = 144
 """Characters that the printed table needs at least."""
+
+Wanted = tuple[str, int, Task]
+"""An episode to play: the setting's name, the goal's number, and the task."""
 
 
 def run(
@@ -77,13 +81,7 @@ def run(
     claim(out, config)
     frameskip = player.model.spec.frameskip
     played = kept(out, SETTINGS, frameskip, names)  # refused before anything is played
-    for name in names:
-        rows = played[name]
-        missing = [(index, tasks[index]) for index in rows.missing(episodes)]
-        with progress(name, episodes, episodes - len(missing)) as (bar, task):
-            for row in _play_all(setting, name, missing, workers):
-                rows.append(row)
-                bar.update(task, advance=1, note=f"{sum(r['reached'] for r in rows.first(episodes))} reached")
+    _play_missing(setting, tasks, {name: played[name] for name in names}, workers)
     rows_of = {name: found for name, rows in kept(out, SETTINGS, frameskip).items() if (found := rows.first(episodes))}
     reference = rows_of.get(REFERENCE, [])
     table = {name: numbers(found, reference) for name, found in rows_of.items()}
@@ -93,38 +91,56 @@ def run(
     return result
 
 
-def _play_all(setting: Setting, name: str, tasks: Sequence[tuple[int, Task]], workers: int) -> Iterator[dict[str, Any]]:
-    """A row for each numbered task, in order; the number of workers changes nothing but the time."""
-    if not tasks:
+def _play_missing(setting: Setting, tasks: Sequence[Task], rows: Mapping[str, Rows], workers: int) -> None:
+    total, missing = len(tasks) * len(rows), list(turns(rows, len(tasks)))
+    with progress("success curve", total, total - len(missing)) as (bar, shown):
+        wanted = [(name, index, tasks[index]) for index, name in missing]
+        for (name, index, _), row in zip(wanted, _play_all(setting, wanted, workers), strict=True):
+            rows[name].append(row)
+            bar.update(shown, advance=1, note=f"goal {index}, {name}")
+
+
+def _play_all(setting: Setting, wanted: Sequence[Wanted], workers: int) -> Iterator[dict[str, Any]]:
+    """Their rows, in order; the number of workers changes nothing but the time."""
+    if not wanted:
         return
     if workers == 1:
-        player = _player(setting, name)
-        yield from (_row(player, name, *numbered) for numbered in tasks)
+        players = Players(setting)
+        yield from map(players.row, wanted)
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, initializer=_start_worker, initargs=(setting, name)) as pool:
-        yield from pool.imap(functools.partial(_play, name), tasks, chunksize=1)
+    with context.Pool(workers, initializer=_start_worker, initargs=(setting,)) as pool:
+        yield from pool.imap(_play, wanted, chunksize=1)
 
 
-_worker: list[Player] = []
+class Players:
+    """One world and model, and every search that has been asked for, made once."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.player, self._searches = Player(setting), dict[str, MPC]()
+
+    def row(self, wanted: Wanted) -> dict[str, Any]:
+        """Play an episode."""
+        name, index, task = wanted
+        if name not in self._searches:
+            self._searches[name] = SETTINGS[name](self.player.model.spec.frameskip)
+        self.player.mpc = self._searches[name]
+        return _row(self.player, name, index, task)
 
 
-def _start_worker(setting: Setting, name: str) -> None:
+_worker: list[Players] = []
+
+
+def _start_worker(setting: Setting) -> None:
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's, which then ends its workers
     torch.set_num_threads(1)
-    _worker[:] = [_player(setting, name)]
+    _worker[:] = [Players(setting)]
 
 
-def _play(name: str, numbered: tuple[int, Task]) -> dict[str, Any]:
-    return _row(_worker[0], name, *numbered)
-
-
-def _player(setting: Setting, name: str) -> Player:
-    player = Player(setting)
-    player.mpc = SETTINGS[name](player.model.spec.frameskip)
-    return player
+def _play(wanted: Wanted) -> dict[str, Any]:
+    return _worker[0].row(wanted)
 
 
 def _row(player: Player, name: str, index: int, task: Task) -> dict[str, Any]:
