@@ -2,7 +2,7 @@
 
     python -m wm.experiments.report.benchmarks --bench bench --docs docs
 
-Nothing is measured here; what a folder lacks is left out.
+Nothing is measured here; a section of which the folder has no result stays as it is.
 """
 
 from __future__ import annotations
@@ -29,6 +29,12 @@ from wm.experiments.studies.launch import launch
 PAGE, SCALING_PNG, SUCCESS_PNG = "benchmarks.md", "benchmarks-scaling.png", "benchmarks-success.png"
 PATCH_SUCCESS_PNG, ENERGY_PNG = "benchmarks-patch-success.png", "benchmarks-same-energy.png"
 
+INTRODUCTION = """# Benchmarks
+
+Made from the files of `bench/` by the commands beside them, which want an otherwise idle machine. Each section names
+its machine, whose ratios are its own. A section without such a file is what it was when last measured.
+"""
+
 
 @dataclass(frozen=True)
 class Section:
@@ -52,41 +58,49 @@ class Section:
 
 
 def write(bench: Path, docs: Path) -> Path:
-    """Write the page and its pictures.
+    """Write the page and its pictures. A section whose result is not there stays as the page has it.
 
     Raises:
-        BadInputError: the folder holds no result, a file in it cannot be read, or ``docs`` cannot be written.
+        BadInputError: the folder holds no result, a file in it or the page cannot be read, or ``docs`` cannot be
+            written.
     """
-    lines = [
-        "# Benchmarks",
-        "",
-        "Made from the files of `bench/` by the commands beside them, which want an otherwise idle machine. Each "
-        "section names its machine, whose ratios are its own.",
-        "",
-    ]
-    files, found = dict[Path, bytes](), False
-    for section in SECTIONS:
-        path = bench / section.file
-        if not path.exists():
-            continue
-        found = True
-        try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-            lines += [f"## {section.title}", "", f"    {section.command(result)}", "", *section.body(result), ""]
-            picture = _picture(section, path, result)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            raise BadInputError(
-                f"{path}: expected a result of '{section.title}', it cannot be read: {error!r}."
-            ) from error
-        if picture is not None:
-            files[docs / section.picture_name] = picture
-            lines += [f"![{section.title}]({section.picture_name})", ""]
-    if not found:
+    page = docs / PAGE
+    texts, files = _kept(page), dict[Path, bytes]()
+    made = [section for section in SECTIONS if (bench / section.file).exists()]
+    if not made:
         names = ", ".join(section.file for section in SECTIONS)
         raise BadInputError(f"{bench}: expected at least one of {names}, came none.")
-    page = docs / PAGE
-    write_files(files | {page: "\n".join(lines[:-1] + [""]).encode()})
+    for section in made:
+        texts[section.title], picture = _made(section, bench / section.file, docs)
+        if picture is not None:
+            files[docs / section.picture_name] = picture
+    whole = [INTRODUCTION, *(texts[section.title] for section in SECTIONS if section.title in texts)]
+    write_files(files | {page: "\n".join(whole).encode()})
     return page
+
+
+def _kept(page: Path) -> dict[str, str]:
+    """The sections of a page that is there already, by their titles."""
+    if not page.exists():
+        return {}
+    try:
+        parts = page.read_text(encoding="utf-8").split("\n## ")[1:]
+    except ValueError as error:
+        raise BadInputError(f"{page}: expected a page of text, it cannot be read ({error}).") from error
+    return {part.partition("\n")[0]: f"## {part.strip()}\n" for part in parts}
+
+
+def _made(section: Section, path: Path, docs: Path) -> tuple[str, bytes | None]:
+    """A section's text and its picture, which may be one that the folder of the page has already."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        lines = [f"## {section.title}", "", f"    {section.command(result)}", "", *section.body(result), ""]
+        picture = _picture(section, path, result)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise BadInputError(f"{path}: expected a result of '{section.title}', it cannot be read: {error!r}.") from error
+    if picture is not None or (section.picture_name and (docs / section.picture_name).exists()):
+        lines += [f"![{section.title}]({section.picture_name})", ""]
+    return "\n".join(lines), picture
 
 
 def _picture(section: Section, path: Path, result: Result) -> bytes | None:
@@ -208,18 +222,14 @@ def _scaling(result: Result) -> list[str]:
 
 
 def _beside_fastest(result: Result) -> str:
-    """The largest patch rollout beside the fastest product of the run, at its start or beside a row, of its threads."""
-    patch = [row for row in result["rows"] if row["predictor"] == "patch"]
-    if not patch:
+    """The largest patch rollout beside the fastest product of the run."""
+    largest = result["largest_patch"]
+    if largest is None:
         return ""
-    largest = max(patch, key=lambda row: (row["candidates"] * row["problems"], row["horizon"], row["gflop_per_s"]))
-    threads = largest["threads"]
-    first = [rate for of in result["gemm_gflop_per_s"][str(threads)].values() for rate in of.values()]
-    fastest = max(first + [row["gemm_gflop_per_s"] for row in result["rows"] if row["threads"] == threads])
     return (
         " On a host whose rate changes meanwhile, a row's share can come out too large: the patch predictor's "
-        f"{largest['candidates']} candidates achieve {largest['gflop_per_s'] / fastest:.0%} of the fastest product of "
-        f"the whole run ({fastest:,.0f} GFLOP/s)."
+        f"{largest['candidates']} candidates achieve {largest['of_fastest']:.0%} of the fastest product of "
+        f"the whole run ({largest['fastest_gflop_per_s']:,.0f} GFLOP/s)."
     )
 
 

@@ -4,9 +4,10 @@
 
 The compact predictor is the shipped model's, the patch predictor has DINO-WM's sizes and random weights. From a middle
 point, one size at a time is varied: candidates, horizon, tokens of a frame, problems, threads. Each time is the median
-of several rollouts, in turn with a series of products of square fp32 matrices: the achieved fraction is the rollout's
-arithmetic over its time and over that product's rate. The product is the fastest of several sizes and of the two
-libraries that `wm.linear` chooses from.
+of several rollouts, in turn with a series of products of square fp32 matrices: a row's achieved fraction is the
+rollout's arithmetic over its time and over that product's rate. The product is the fastest of several sizes and of the
+two libraries that `wm.linear` chooses from. On a host whose rate changes meanwhile a row's fraction can come out too
+large, so the bar is judged by the fastest product of the whole run.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from wm.predictor import Predictor
 from wm.types import Latent
 
 BAR_CANDIDATES, BAR = 300, 0.65
-"""The patch rollout of so many candidates achieves at least such a fraction of the product's rate."""
+"""The patch rollout of so many candidates achieves at least such a fraction of the fastest product's rate."""
 
 POINTS_FILE = "points.jsonl"
 
@@ -269,6 +270,7 @@ def run(
         "rows": rows,
         "bar": {"candidates": BAR_CANDIDATES, "of_gemm": BAR},
     }
+    result["largest_patch"] = largest_patch(result)
     write_json(out, result)
     shutil.rmtree(_part(out))
     return result
@@ -299,11 +301,29 @@ def shown(result: dict[str, Any]) -> Table:
     return found
 
 
+def largest_patch(result: dict[str, Any]) -> dict[str, Any] | None:
+    """The patch rollout of most candidates beside the fastest product of the run on as many threads; None without.
+
+    Products are timed at the run's start and beside every row.
+    """
+    rows = [row for row in result["rows"] if row["predictor"] == "patch" and row["varied"] == "candidates"]
+    if not rows:
+        return None
+    row = max(rows, key=lambda each: each["candidates"])
+    threads = row["threads"]
+    at_start = [rate for of in result["gemm_gflop_per_s"][threads].values() for rate in of.values()]
+    fastest = max(at_start + [each["gemm_gflop_per_s"] for each in result["rows"] if each["threads"] == threads])
+    return {
+        "candidates": row["candidates"],
+        "fastest_gflop_per_s": fastest,
+        "of_fastest": row["gflop_per_s"] / fastest,
+    }
+
+
 def achieved(result: dict[str, Any]) -> float | None:
     """The fraction that the bar is about; None when that rollout was not measured."""
-    wanted = {"predictor": "patch", "varied": "candidates", "candidates": BAR_CANDIDATES}
-    found = [row["of_gemm"] for row in result["rows"] if wanted.items() <= row.items()]
-    return min(found) if found else None
+    largest = result["largest_patch"]
+    return None if largest is None or largest["candidates"] != BAR_CANDIDATES else float(largest["of_fastest"])
 
 
 def main(

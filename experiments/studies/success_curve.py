@@ -84,7 +84,7 @@ def run(
     _play_missing(setting, tasks, {name: played[name] for name in names}, workers)
     rows_of = {name: found for name, rows in kept(out, SETTINGS, frameskip).items() if (found := rows.first(episodes))}
     reference = rows_of.get(REFERENCE, [])
-    table = {name: numbers(found, reference) for name, found in rows_of.items()}
+    table = {name: numbers(found, [] if name == REFERENCE else reference) for name, found in rows_of.items()}
     result = config | {"episodes": episodes, "settings": table, "answers": answers(table, rows_of)}
     write_files({out / "success_curve.png": curve_png(table, rows_of.get(AUTO, []))})
     write_json(out / "success_curve.json", result)

@@ -152,6 +152,23 @@ def test_what_is_not_there_is_left_out(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "docs").iterdir()] == ["benchmarks.md"]
 
 
+def test_a_section_without_a_result_stays(tmp_path: Path) -> None:
+    bench, docs = tmp_path / "bench", tmp_path / "docs"
+    put(bench / "bench.json", PARTS)
+    put(bench / "success_curve/success_curve.json", SUCCESS)
+    Image.new("RGB", (8, 8)).save(bench / "success_curve/success_curve.png")
+    before = benchmarks.write(bench, docs).read_text()
+    assert benchmarks.write(bench, docs).read_text() == before
+    (bench / "success_curve/success_curve.png").unlink()  # as in a clone, whose page has the picture
+    assert benchmarks.write(bench, docs).read_text() == before
+    (bench / "success_curve/success_curve.json").unlink()
+    put(bench / "bench.json", PARTS | {"figures": {"plan_ms_icem": 7.0}})
+    assert benchmarks.write(bench, docs).read_text() == before.replace("44.12", "7.00")
+    (docs / benchmarks.PAGE).write_bytes(b"\xff\xfe## ")
+    with pytest.raises(BadInputError, match=r"benchmarks\.md: expected a page of text"):
+        benchmarks.write(bench, docs)
+
+
 def test_rows_of_a_table_are_as_wide_as_its_head(tmp_path: Path) -> None:
     put(tmp_path / "success_curve/success_curve.json", SUCCESS)
     put(tmp_path / "effort/success_curve.json", SUCCESS | EFFORT)

@@ -2,16 +2,48 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from tests.contracts.planner_suite import HORIZON, A, Term, problem, rollout_actions, seeded
-from wm.planners import CEM, ICEM, Problem, stopping
+from tests.contracts.planner_suite import FRAMESKIP, HORIZON, A, Term, problem, rollout_actions, seeded
+from wm import planners
+from wm.planners import (
+    CEM,
+    CMAES,
+    ICEM,
+    LBFGS,
+    MPPI,
+    AdaptiveICEM,
+    Gradient,
+    GradientCEM,
+    PredictiveSampling,
+    Problem,
+    Solver,
+    stopping,
+)
 from wm.planners.mpc import MPC
 from wm.types import Trajectory
 
-CANDIDATE_MS = 0.1
+CANDIDATE_MS, WITH_GRADIENT = 0.1, 4
+"""Of a rollout's candidate, and how many times as long one takes whose gradient is asked for."""
+
+ENDLESS: dict[str, Any] = {"iterations": 10**4, "rtol": 0.0, "patience": 10**4}
+SOLVERS: dict[str, Solver[Any]] = {
+    "cem": CEM(population=128, elites=12, **ENDLESS),
+    "icem": ICEM(FRAMESKIP, population=128, **ENDLESS),
+    "adaptive-icem": AdaptiveICEM(FRAMESKIP, population=128, most=512, **ENDLESS),
+    "mppi": MPPI(FRAMESKIP, population=128, **ENDLESS),
+    "predictive-sampling": PredictiveSampling(FRAMESKIP, population=128, **ENDLESS),
+    "cma-es": CMAES(population=128, **ENDLESS),
+    "gradient": Gradient(FRAMESKIP, **ENDLESS),
+    "lbfgs": LBFGS(FRAMESKIP, **ENDLESS),
+    "gradient+cem": GradientCEM(
+        ICEM(FRAMESKIP, population=128, iterations=1), Gradient(FRAMESKIP, **ENDLESS), rtol=0.0, patience=10**4
+    ),
+}
 
 
 class Machine:
@@ -26,7 +58,8 @@ class Machine:
 
     def rollout(self, actions: Tensor) -> Trajectory:
         self.seen.append(actions)
-        self.now += CANDIDATE_MS * self.slow * actions.shape[1] / 1e3
+        times = WITH_GRADIENT if actions.requires_grad else 1
+        self.now += CANDIDATE_MS * self.slow * times * actions.shape[1] / 1e3
         return rollout_actions(actions)
 
     @property
@@ -53,6 +86,21 @@ def test_no_search_passes_its_deadline(machine: Machine, slow: float) -> None:
     free = solver().solve(machine.problem, generator=seeded())
     assert plan.stopped_by == ("iterations" if free.milliseconds <= 49.0 else "deadline")
     assert plan.milliseconds > 50.0 - CANDIDATE_MS * slow * 131 or plan.stopped_by == "iterations"
+
+
+@pytest.mark.parametrize("slow", [1, 3, 8])
+@pytest.mark.parametrize("name", SOLVERS)
+def test_no_solver_passes_its_deadline(machine: Machine, name: str, slow: float) -> None:
+    machine.slow = slow
+    plan = SOLVERS[name].solve(machine.problem, generator=seeded(), deadline_ms=50.0)
+    assert plan.stopped_by == "deadline" and 25.0 < plan.milliseconds <= 50.0
+    descended = any(actions.requires_grad for actions in machine.seen)
+    assert descended == (name in ("gradient", "lbfgs") or (name == "gradient+cem" and slow == 1))
+
+
+def test_every_solver_is_timed() -> None:
+    solvers = {each for each in vars(planners).values() if isinstance(each, type) and issubclass(each, Solver)}
+    assert solvers - {Solver} == {type(each) for each in SOLVERS.values()}
 
 
 def test_a_deadline_that_is_not_reached_changes_nothing(machine: Machine) -> None:
