@@ -71,11 +71,18 @@ bench: $(READY) ## Measure speed (some hours, with nothing else running); result
 		echo "make bench: STABLE_WORLDMODEL and LEWM go together, came one of them." >&2; exit 2; })
 	$(VENV)/bin/wm bench --out bench
 	$(PY) -m wm.experiments.studies.deadline --out bench/deadline.json || test $$? -eq $(MISSED)
+	$(PY) -m wm.experiments.studies.deadline --think auto --deadline-ms 50 --out bench/deadline_auto.json || \
+		test $$? -eq $(MISSED)
+	$(PY) -m wm.experiments.studies.deadline --planner gradient --deadline-ms 50 --out bench/deadline_gradient.json || \
+		test $$? -eq $(MISSED)
 	$(PY) -m wm.experiments.studies.scaling --out bench/scaling.json || test $$? -eq $(MISSED)
 	$(PY) -m wm.experiments.studies.rival_cem --samples 32 --out bench/rival_cem.json \
 		$(if $(DINO_WM),--rival $(DINO_WM)) || test $$? -eq $(MISSED)
 	$(PY) -m wm.experiments.studies.rival_cem_lewm --out bench/rival_cem_lewm.json \
 		$(if $(STABLE_WORLDMODEL),--rival $(STABLE_WORLDMODEL) --rival-model $(LEWM)) || test $$? -eq $(MISSED)
+	$(VENV)/bin/wm eval --env pusht --model pusht --episodes 600 --seed 8 --threads 2 --no-baselines --out bench/eval
+	$(VENV)/bin/wm eval --env pusht --model pusht-patch --screen pusht --episodes 100 --seed 7 --threads 2 --no-baselines \
+		--out bench/eval_patch
 	$(PY) -m wm.experiments.studies.success_curve --settings $(SEARCHES) --episodes 300 --seed 12 --workers 2 \
 		--out bench/success_curve || test $$? -eq $(MISSED)
 	$(PY) -m wm.experiments.studies.success_curve --settings $(EFFORTS) --episodes 600 --seed 13 --workers 2 \

@@ -39,6 +39,7 @@ from wm.experiments.options import (
 )
 from wm.experiments.play import MODEL, ORACLE, Player, Setting, play_all
 from wm.experiments.rules import Rules
+from wm.experiments.studies.race import processor
 from wm.experiments.worlds import find_world
 from wm.experiments.worlds.base import Planning, World
 from wm.planners.adaptive_icem import AdaptiveICEM
@@ -223,7 +224,7 @@ def _metrics(config: dict[str, Any], player: Player, played: dict[str, list[Reco
             "subset": f"the first {len(played[ORACLE])} of the same {len(records)} tasks",
             "planner": {"name": player.setting.planner} | planner_settings(player.oracle_mpc, world.planning),
         }
-    return metrics | {"config": config}
+    return metrics | {"processor": processor(), "config": config}
 
 
 def _write(out: Path, metrics: dict[str, Any], records: Sequence[Record], player: Player) -> None:

@@ -86,7 +86,7 @@ class Solver(ABC, Generic[StateT]):
         return None
 
     def elites(self, state: StateT) -> Float[Tensor, "B K H A"] | None:
-        """Sequences worth keeping for the next, shifted search."""
+        """Sequences worth keeping for the next, shifted search; None: its best plan is enough, which is kept anyway."""
         return None
 
     def solve(

@@ -48,9 +48,9 @@ def _goals(result: Result) -> str:
     """Whose they are: searches may have been chosen on those of a development seed."""
     whose = "Development" if result["seed"] >= DEVELOPMENT else "Test"
     return (
-        f"{whose} seed {result['seed']}'s goals; episodes at once: {result['workers']}. Searches were played one after "
-        "another, and a shared host's rate changes: a picture is the same work in each, so where its time differs, "
-        "ratios of times, and what is said of them, are out by about as much."
+        f"{whose} seed {result['seed']}'s goals; episodes at once: {result['workers']}. Searches take turns goal by "
+        "goal, but for one that is added later. A picture is the same work in each: where its time differs, so did the "
+        "machine's rate."
     )
 
 

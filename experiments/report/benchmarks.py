@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from wm.errors import BadInputError
 from wm.experiments.atomic import write_files
+from wm.experiments.report.benchmark_evaluation import PATCH_BAR, PUSHT_BAR, evaluation, evaluation_command
 from wm.experiments.report.benchmark_success import beside_auto, success, success_command
 from wm.experiments.report.benchmark_tables import Result, command, listed, markdown, named, on_machine
 from wm.experiments.report.figures import png
@@ -130,8 +131,9 @@ def _race_command(study: str) -> Callable[[Result], str]:
 
 
 def _race(result: Result) -> list[str]:
-    rows = []
-    for name, label in (("theirs", f"theirs ({result['rival']})"), ("ours", "ours")):
+    rows, at = [], [commit[:9] for commit in result["rival_commits"] if commit]
+    theirs = ", ".join([result["rival"], *(["commit " + " and ".join(at)] if at else [])])
+    for name, label in (("theirs", f"theirs ({theirs})"), ("ours", "ours")):
         arm = result[name]
         figures = [f"{arm['median_s']:,.2f}", f"{arm['gflop']:,.0f}", f"{arm['gflop_per_s']:,.0f}"]
         rows.append([label, *figures])
@@ -146,13 +148,16 @@ def _race(result: Result) -> list[str]:
     return lines + markdown(["arm", "seconds", "GFLOP", "GFLOP/s"], rows)
 
 
-def _deadline_command(result: Result) -> str:
-    options = {name: result[name] for name in ("replans", "tasks", "seed", "model", "planner")}
-    if result.get("think") is not None:
-        options["think"] = result["think"]
-    options["threads"] = result["machine"]["torch_threads"]
-    deadlines = "".join(f" --deadline-ms {row['deadline_ms']:g}" for row in result["deadlines"])
-    return command("deadline", options) + deadlines
+def _deadline_command(file: str) -> Callable[[Result], str]:
+    def of(result: Result) -> str:
+        options = {name: result[name] for name in ("replans", "tasks", "seed", "model", "planner")}
+        if result.get("think") is not None:
+            options["think"] = result["think"]
+        options["threads"] = result["machine"]["torch_threads"]
+        deadlines = "".join(f" --deadline-ms {row['deadline_ms']:g}" for row in result["deadlines"])
+        return command("deadline", options, file) + deadlines
+
+    return of
 
 
 def _deadline(result: Result) -> list[str]:
@@ -303,6 +308,8 @@ SECTIONS = (
         _race_command("rival_cem_lewm"),
         _race,
     ),
+    Section("Push-T", "eval/metrics.json", evaluation_command("eval"), evaluation(PUSHT_BAR)),
+    Section("Push-T, patch form", "eval_patch/metrics.json", evaluation_command("eval_patch"), evaluation(PATCH_BAR)),
     Section(
         "Success against planning time",
         "success_curve/success_curve.json",
@@ -324,7 +331,19 @@ SECTIONS = (
         "Same final energy (patch form)", "same_energy.json", _energy_command, _energy, "same_energy.png", ENERGY_PNG
     ),
     Section("Rollouts", "scaling.json", _scaling_command, _scaling, scaling_png, SCALING_PNG),
-    Section("Deadlines", "deadline.json", _deadline_command, _deadline),
+    Section("Deadlines", "deadline.json", _deadline_command("deadline.json"), _deadline),
+    Section(
+        "Deadlines of what thinks as long as it pays",
+        "deadline_auto.json",
+        _deadline_command("deadline_auto.json"),
+        _deadline,
+    ),
+    Section(
+        "Deadlines of a search by gradients",
+        "deadline_gradient.json",
+        _deadline_command("deadline_gradient.json"),
+        _deadline,
+    ),
 )
 """In the order of the page."""
 

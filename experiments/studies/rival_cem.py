@@ -26,6 +26,7 @@ from wm.experiments.studies import rival_flops
 from wm.experiments.studies.launch import judge, launch
 from wm.experiments.studies.race import machine
 from wm.experiments.studies.rival_code import DinoWMCode
+from wm.experiments.studies.rival_import import revision
 from wm.experiments.studies.rival_reference import DinoWM, PictureEncoder
 from wm.experiments.studies.rival_search import Scene, Scored, Search, elite_mean, race, settings
 from wm.experiments.studies.rival_weights import Sizes, State, dino_wm_state
@@ -130,6 +131,7 @@ def run(
     name = "reference loop" if rival is None else "its own code"
     result = settings("rival_cem", name, about, sizes, search, chunk)
     result |= race(*arms, runs, gigaflop(sizes, search))
+    result["rival_commits"] = [] if rival is None else [revision(rival)]
     write_json(out, result)
     return result
 

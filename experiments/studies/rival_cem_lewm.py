@@ -26,6 +26,7 @@ from wm.experiments.studies import rival_flops
 from wm.experiments.studies.launch import judge, launch
 from wm.experiments.studies.race import machine
 from wm.experiments.studies.rival_code import LeWMCode
+from wm.experiments.studies.rival_import import revision
 from wm.experiments.studies.rival_reference import LeWM, PictureEncoder
 from wm.experiments.studies.rival_search import Scene, Scored, Search, elite_mean, race, settings
 from wm.experiments.studies.rival_weights import LEWM, Sizes, State, lewm_state
@@ -141,6 +142,7 @@ def run(
     name = "reference loop" if rival is None else "its own code"
     result = settings("rival_cem_lewm", name, about, sizes, search, chunk)
     result |= race(*arms, runs, gigaflop(sizes, search))
+    result["rival_commits"] = [] if rival is None else [revision(folder) for folder in rival]
     write_json(out, result)
     return result
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +31,16 @@ def require(option: str, folder: Path, files: tuple[str, ...], packages: tuple[s
     absent = [name for name in packages if importlib.util.find_spec(name) is None]
     if absent:
         raise BadInputError(f"{option} {folder}: its code needs {', '.join(absent)}: pip install {' '.join(absent)}.")
+
+
+def revision(folder: Path) -> str | None:
+    """The commit that is checked out there; None where the folder is no git repository's own one."""
+    about = ["git", "-C", str(folder), "rev-parse", "--show-toplevel", "HEAD"]
+    try:
+        said = subprocess.run(about, capture_output=True, text=True, check=True).stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return said[1] if Path(said[0]) == folder.resolve() else None
 
 
 @contextlib.contextmanager

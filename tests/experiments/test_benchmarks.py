@@ -16,6 +16,7 @@ from PIL import Image
 from tests.experiments.place import Place
 from wm.errors import BadInputError
 from wm.experiments.report import benchmarks
+from wm.experiments.report.benchmark_evaluation import PATCH_BAR, PUSHT_BAR
 from wm.experiments.studies import deadline, rival_cem, rival_cem_lewm, same_energy, scaling
 from wm.experiments.studies.launch import launch
 from wm.experiments.studies.rival_search import Search
@@ -85,6 +86,19 @@ EFFORT: dict[str, Any] = {
 }
 
 
+EVALUATION: dict[str, Any] = {
+    "processor": "a quick one (AVX2)",
+    "success_rate": 0.9625,
+    "success_ci95": [0.94, 0.98],
+    "episodes": 600,
+    "observe_ms_p50": 3.0,
+    "plan_ms_p50": 28.04,
+    "plan_ms_p95": 1234.5,
+    "config": {"env": "pusht", "model": {"name": "pusht"}, "planner": {"name": "icem"}, "think": None, "seed": 8}
+    | {"goal_offset": 25, "budget_steps": 50, "threads": 2, "versions": {"torch": "2"}},
+}
+
+
 def put(path: Path, data: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(data))
@@ -94,12 +108,17 @@ def test_every_study_stands_beside_its_command(place: Place, tmp_path: Path, mon
     monkeypatch.setattr(deadline, "STEPS", 5)
     bench, docs, search = tmp_path / "bench", tmp_path / "docs", Search(samples=4, topk=2)
     put(bench / "bench.json", PARTS)
+    put(bench / "eval/metrics.json", EVALUATION)
+    screened = EVALUATION["config"] | {"screen": {"name": "pusht"}, "think": "fast"}
+    put(bench / "eval_patch/metrics.json", EVALUATION | {"success_rate": 0.5, "config": screened})
     put(bench / "success_curve/success_curve.json", SUCCESS)
     for folder in ("effort", "patch_curve"):
         put(bench / folder / "success_curve.json", SUCCESS | EFFORT)
     for folder in ("success_curve", "patch_curve"):
         Image.new("RGB", (8, 8)).save(bench / folder / "success_curve.png")
     made = deadline.run(2, (20.0, 50.0), 1, 1003, bench / "deadline.json", str(place.model), threads=1)
+    deadline.run(2, (50.0,), 1, 1003, bench / "deadline_auto.json", str(place.model), think="auto", threads=1)
+    deadline.run(2, (50.0,), 1, 1003, bench / "deadline_gradient.json", str(place.model), "gradient", threads=1)
     names = ["think-fast", "icem-16x1-p16"]
     energy = same_energy.run(names, 2, 1030, bench / "same_energy.json", str(place.model), 1, 8, 2)
     sweeps = {name: Sweep(Point(3, side=2, threads=1), {"candidates": (2, 3)}) for name in ("compact", "patch")}
@@ -114,6 +133,13 @@ def test_every_study_stands_beside_its_command(place: Place, tmp_path: Path, mon
     assert "rival_cem --out bench/rival_cem.json --samples 4 --iterations 1 --topk 2" in text
     assert f"deadline --out bench/deadline.json --replans 2 --tasks 1 --seed 1003 --model {place.model}" in text
     assert "--deadline-ms 20 --deadline-ms 50" in text
+    assert "--out bench/deadline_auto.json" in text and "--planner icem --think auto --threads 1" in text
+    assert "--planner gradient --threads 1 --deadline-ms 50" in text
+    assert "wm eval --env pusht --model pusht --planner icem --episodes 600 --seed 8 --threads 2 --no-b" in text
+    assert "--think fast --screen pusht --episodes 600" in text and "--out bench/eval_patch" in text
+    assert "| pusht | 600 | 96.2 | 94.0 to 98.0 | 3.0 | 28.0 | 1,234.5 |" in text
+    assert "To reach: at least 96 % and at most 100 ms a replan (median), of at least 600 episodes: met." in text
+    assert "To reach: at most 1,500 ms a replan (median), of at least 100 episodes: met." in text
     assert ("host withheld processors for " in text) == (made["deadlines"][0]["withheld_s"] is not None)
     p99 = made["deadlines"][1]["overrun_ms"]["replan"]["p99"]
     assert f" | {p99:+.1f} | " in next(line for line in text.splitlines() if line.startswith("| 50 ms, replan"))
@@ -150,6 +176,13 @@ def test_what_is_not_there_is_left_out(tmp_path: Path) -> None:
     text = benchmarks.write(tmp_path / "bench", tmp_path / "docs").read_text()
     assert text.count("## ") == 1 and ".png" not in text
     assert [path.name for path in (tmp_path / "docs").iterdir()] == ["benchmarks.md"]
+
+
+def test_bars_of_evaluations() -> None:
+    assert PUSHT_BAR.met(EVALUATION) and PATCH_BAR.met(EVALUATION | {"success_rate": 0.0, "plan_ms_p50": 1500.0})
+    for change in ({"success_rate": 0.959}, {"plan_ms_p50": 100.1}, {"episodes": 599}):
+        assert not PUSHT_BAR.met(EVALUATION | change)
+    assert not PATCH_BAR.met(EVALUATION | {"plan_ms_p50": 1501.0})
 
 
 def test_a_section_without_a_result_stays(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import dataclasses
 import importlib.util
 import json
 import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from wm.errors import BadInputError
 from wm.experiments.studies import race, rival_cem, rival_cem_lewm, rival_search
 from wm.experiments.studies.launch import launch
 from wm.experiments.studies.rival_flops import Layer, encoder, ours, theirs
+from wm.experiments.studies.rival_import import revision
 from wm.experiments.studies.rival_search import Scored, Search, elite_mean
 from wm.experiments.studies.rival_weights import LEWM, Sizes
 
@@ -31,7 +34,11 @@ def test_both_arms_agree_over_all_iterations_and_problems(study: Any, sizes: Siz
     result = study.run(sizes, SEARCH, 2, tmp_path / "result.json", threads=1, chunk=3)
     assert json.loads((tmp_path / "result.json").read_text()) == json.loads(json.dumps(result))
     assert 0 <= result["largest_relative_cost_difference"] < 1e-5 and result["largest_plan_difference"] < 1e-5
-    assert result["rival"] == "reference loop" and result["machine"]["torch_threads"] == 1
+    assert (
+        result["rival"] == "reference loop"
+        and result["rival_commits"] == []
+        and result["machine"]["torch_threads"] == 1
+    )
     assert result["ratio"] > 0 and len(result["ratio_of_each_run"]) == 2
     assert result["gflop_ratio"] > 1
     for arm in ("theirs", "ours"):
@@ -53,6 +60,19 @@ def test_the_rival_draws_the_same_candidates_in_every_run_and_learns(study: Any,
         torch.testing.assert_close(one.candidates[iteration + 1, :, 0], mean)
     torch.testing.assert_close(one.plan, elite_mean(one.candidates[2], one.costs[2], SEARCH.topk))
     assert (one.costs[2].mean(1) < one.costs[0].mean(1)).all()
+
+
+def test_the_commit_is_the_folder_s_own(tmp_path: Path) -> None:
+    folder = tmp_path / "rival"
+    (folder / "inside").mkdir(parents=True)
+    assert revision(folder) is None
+    git = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
+        assert revision(folder) is None  # no repository, or one without a commit
+        subprocess.run([*git, *words], check=True)
+    found = revision(folder)
+    assert found is not None and re.fullmatch("[0-9a-f]{40}", found)
+    assert revision(folder / "inside") is None
 
 
 def test_costs_that_differ_are_no_race() -> None:
